@@ -1,0 +1,37 @@
+//! What a model *is*, as plain data that every other crate of Demitasse agrees on.
+//!
+//! - [`Architecture`]: a VGG network of any widths. Parameter counts, FLOPs, the summary, the diagram,
+//!   the candle network and the ONNX graph all derive from its [`layers`](Architecture::layers).
+//! - [`Preprocess`]: what happens to a picture before the network sees it, and the one function that
+//!   does it, in training, calibration, evaluation and serving.
+//! - [`ModelCard`]: labels, preprocessing, provenance and measured accuracy; it travels inside the model file.
+//! - [`RunFolder`]: the layout that the trainer writes and the exporter reads.
+//!
+//! Architecture invariant: without features, there is no candle in this crate's dependency tree.
+//!
+//! ```
+//! use models::{Architecture, Family};
+//!
+//! let vgg16 = Architecture::vgg(Family::Vgg16, 4);
+//! assert_eq!(vgg16.parameters(), 134_276_932);
+//! ```
+
+mod architecture;
+mod atomic_file;
+mod card;
+mod classes;
+mod hash;
+mod picture;
+mod preprocess;
+mod run_folder;
+mod split;
+
+pub use architecture::{Architecture, ArchitectureError, Family, Head, Layer, LayerKind, Shape};
+pub use atomic_file::write_atomic;
+pub use card::{CardError, Metric, ModelCard, Provenance};
+pub use classes::{ClassFolders, ClassFoldersError, LabelledFile, is_picture_name};
+pub use hash::Sha256;
+pub use picture::{DecodeError, Picture, PictureError};
+pub use preprocess::{ChannelOrder, Filter, Fit, Preprocess, PreprocessError, Preset};
+pub use run_folder::{RunFolder, RunFolderError};
+pub use split::{Side, Split, SplitFile};

@@ -1,0 +1,337 @@
+use fast_image_resize as fir;
+use kernels::resize;
+use serde::{Deserialize, Serialize};
+
+use crate::Picture;
+
+/// From a decoded picture to the numbers that the network sees, as data.
+///
+/// [`apply`](Self::apply) is the only function that executes it: in training, calibration, evaluation
+/// and serving.
+///
+/// Each output value is `(sample × scale - mean) / std`, computed in f32 as `sample × (scale / std) - mean / std`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Preprocess {
+    /// Rows of the output.
+    pub height: usize,
+    /// Columns of the output.
+    pub width: usize,
+    /// What happens where the picture has another shape than the output.
+    pub fit: Fit,
+    /// How samples between pixels are computed.
+    pub filter: Filter,
+    /// Whether shrinking averages over all pixels that fall into one (as Pillow and torchvision do)
+    /// or samples between the nearest ones only (as TensorFlow and OpenCV do).
+    pub antialias: bool,
+    /// The order of the channels in the output.
+    pub channel_order: ChannelOrder,
+    /// What samples of 0 to 255 are multiplied by first.
+    pub scale: f32,
+    /// Subtracted after scaling, per channel of the output.
+    pub mean: [f32; 3],
+    /// Divided by at last, per channel of the output.
+    pub std: [f32; 3],
+}
+
+/// What happens where a picture has another shape than the network's input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fit {
+    /// The whole picture, out of proportion where need be (Keras's default).
+    Stretch,
+    /// The largest middle part of the right proportions (Keras's `crop_to_aspect_ratio`).
+    CropToAspectRatio,
+    /// The shorter side is resized to this many pixels, and the middle cut out (torchvision's
+    /// `Resize(shorter_side)` and `CenterCrop`).
+    ShorterSide(usize),
+}
+
+/// How samples between pixels are computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Filter {
+    /// The nearest pixel.
+    Nearest,
+    /// Linear in both directions.
+    Bilinear,
+    /// Cubic in both directions, with a = -0.5 (Catmull-Rom, as Pillow).
+    Bicubic,
+}
+
+/// The order of the channels in the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChannelOrder {
+    /// Red first.
+    Rgb,
+    /// Blue first, as networks that came through Caffe expect.
+    Bgr,
+}
+
+/// A preprocessing that well-known networks were trained with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Preset {
+    /// `image_dataset_from_directory` followed by `Rescaling(1/255)`.
+    Rescaling,
+    /// The ImageNet weights of torchvision: shorter side to 8/7 of the input, middle, mean and deviation of ImageNet.
+    Torchvision,
+    /// The ImageNet weights of Keras's VGG: BGR, the mean of ImageNet subtracted, not scaled.
+    KerasImagenet,
+}
+
+impl Preset {
+    /// The preprocessing for an input of that size.
+    pub fn preprocess(self, height: usize, width: usize) -> Preprocess {
+        let rescaling = Preprocess {
+            height,
+            width,
+            fit: Fit::Stretch,
+            filter: Filter::Bilinear,
+            antialias: false,
+            channel_order: ChannelOrder::Rgb,
+            scale: 1.0 / 255.0,
+            mean: [0.0; 3],
+            std: [1.0; 3],
+        };
+        match self {
+            Preset::Rescaling => rescaling,
+            Preset::Torchvision => Preprocess {
+                fit: Fit::ShorterSide(height.min(width) * 8 / 7),
+                antialias: true,
+                mean: [0.485, 0.456, 0.406],
+                std: [0.229, 0.224, 0.225],
+                ..rescaling
+            },
+            Preset::KerasImagenet => Preprocess {
+                filter: Filter::Nearest,
+                channel_order: ChannelOrder::Bgr,
+                scale: 1.0,
+                mean: [103.939, 116.779, 123.68],
+                ..rescaling
+            },
+        }
+    }
+}
+
+/// Why a picture cannot be preprocessed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PreprocessError {
+    /// The picture has no pixels.
+    #[error("the picture is {width}×{height}; it needs at least one pixel")]
+    NoPixels {
+        /// Columns.
+        width: usize,
+        /// Rows.
+        height: usize,
+    },
+    /// The settings cannot be carried out.
+    #[error("the preprocessing asks for {what}; the model's metadata is damaged")]
+    Impossible {
+        /// What is asked for.
+        what: &'static str,
+    },
+    /// The resizing library refuses.
+    #[error("cannot resize the picture")]
+    Resize(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// A rectangle of whole pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Window {
+    x: usize,
+    y: usize,
+    width: usize,
+    height: usize,
+}
+
+impl Window {
+    /// The middle `width × height` of something larger.
+    fn middle_of(outer: (usize, usize), (width, height): (usize, usize)) -> Self {
+        Self { x: (outer.0 - width) / 2, y: (outer.1 - height) / 2, width, height }
+    }
+}
+
+/// The geometry of one picture: a part of it is resized, and a part of that is the output.
+struct Plan {
+    /// The part of the picture that is resized.
+    source: Window,
+    /// Columns and rows that it is resized to.
+    resized: (usize, usize),
+    /// The part of the resized picture that is the output.
+    output: Window,
+}
+
+impl Preprocess {
+    /// Values per picture: `3 × height × width`.
+    pub fn output_len(&self) -> usize {
+        3 * self.height * self.width
+    }
+
+    /// Preprocesses one picture into `output`: f32, `[3, height, width]`.
+    ///
+    /// # Errors
+    /// [`PreprocessError`], where the picture has no pixels or the settings are impossible.
+    ///
+    /// # Panics
+    /// Where `output` is not [`output_len`](Self::output_len) long.
+    pub fn apply(&self, picture: &Picture, output: &mut [f32]) -> Result<(), PreprocessError> {
+        assert_eq!(output.len(), self.output_len(), "output length");
+        let plan = self.plan(picture.width, picture.height)?;
+        if self.filter == Filter::Bilinear && !self.antialias && plan.resized == (self.width, self.height) {
+            self.bilinear(picture, plan.source, output);
+        } else {
+            let resized = self.resample(picture, &plan)?;
+            self.bilinear(&resized, plan.output, output);
+        }
+        Ok(())
+    }
+
+    fn plan(&self, width: usize, height: usize) -> Result<Plan, PreprocessError> {
+        if width == 0 || height == 0 {
+            return Err(PreprocessError::NoPixels { width, height });
+        }
+        if self.height == 0 || self.width == 0 || self.std.contains(&0.0) {
+            return Err(PreprocessError::Impossible { what: "an empty output or a deviation of 0" });
+        }
+        let output = (self.width, self.height);
+        let whole = Window { x: 0, y: 0, width, height };
+        let whole_output = Window { x: 0, y: 0, width: self.width, height: self.height };
+        Ok(match self.fit {
+            Fit::Stretch => Plan { source: whole, resized: output, output: whole_output },
+            Fit::CropToAspectRatio => {
+                let cropped_width = (height * self.width / self.height).clamp(1, width);
+                let cropped_height = (width * self.height / self.width).clamp(1, height);
+                let source = Window::middle_of((width, height), (cropped_width, cropped_height));
+                Plan { source, resized: output, output: whole_output }
+            }
+            Fit::ShorterSide(shorter) => {
+                let side = width.min(height);
+                let resized = (width * shorter / side, height * shorter / side);
+                if resized.0 < self.width || resized.1 < self.height {
+                    return Err(PreprocessError::Impossible { what: "an output larger than the resized picture" });
+                }
+                Plan { source: whole, resized, output: Window::middle_of(resized, output) }
+            }
+        })
+    }
+
+    /// Resizes to whole 8-bit samples, as Pillow does.
+    fn resample(&self, picture: &Picture, plan: &Plan) -> Result<Picture, PreprocessError> {
+        let filter = match self.filter {
+            Filter::Nearest => None,
+            Filter::Bilinear => Some(fir::FilterType::Bilinear),
+            Filter::Bicubic => Some(fir::FilterType::CatmullRom),
+        };
+        let algorithm = match filter {
+            None => fir::ResizeAlg::Nearest,
+            Some(filter) if self.antialias => fir::ResizeAlg::Convolution(filter),
+            Some(filter) => fir::ResizeAlg::Interpolation(filter),
+        };
+        let Window { x, y, width, height } = plan.source;
+        let options = fir::ResizeOptions::new().resize_alg(algorithm).use_alpha(false).crop(
+            x as f64,
+            y as f64,
+            width as f64,
+            height as f64,
+        );
+        let refused = |error: &dyn std::fmt::Display| PreprocessError::Resize(error.to_string().into());
+        let source = fir::images::ImageRef::new(
+            picture.width as u32,
+            picture.height as u32,
+            &picture.rgb,
+            fir::PixelType::U8x3,
+        )
+        .map_err(|error| refused(&error))?;
+        let (width, height) = plan.resized;
+        let mut resized = fir::images::Image::new(width as u32, height as u32, fir::PixelType::U8x3);
+        fir::Resizer::new().resize(&source, &mut resized, &options).map_err(|error| refused(&error))?;
+        Ok(Picture { width, height, rgb: resized.into_vec() })
+    }
+
+    /// Samples a part of a picture at the output's size, normalises it, and takes its channels apart.
+    fn bilinear(&self, picture: &Picture, part: Window, output: &mut [f32]) {
+        resize::bilinear(
+            &resize::Bilinear {
+                source_width: picture.width,
+                source_height: picture.height,
+                source_rectangle: resize::Rectangle { x: part.x, y: part.y, width: part.width, height: part.height },
+                channels: 3,
+                width: self.width,
+                height: self.height,
+                multiplier: std::array::from_fn(|channel| self.scale / self.std[channel]),
+                offset: std::array::from_fn(|channel| -self.mean[channel] / self.std[channel]),
+                reverse_channels: self.channel_order == ChannelOrder::Bgr,
+            },
+            &picture.rgb,
+            output,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn picture(width: usize, height: usize) -> Picture {
+        let rgb = (0..width * height * 3).map(|index| (index * 7 % 256) as u8).collect();
+        Picture { width, height, rgb }
+    }
+
+    fn apply(preprocess: &Preprocess, picture: &Picture) -> Vec<f32> {
+        let mut output = vec![f32::NAN; preprocess.output_len()];
+        preprocess.apply(picture, &mut output).expect("a sound picture");
+        output
+    }
+
+    #[test]
+    fn a_picture_of_the_right_size_is_only_rescaled() {
+        let picture = picture(5, 4);
+        let output = apply(&Preset::Rescaling.preprocess(4, 5), &picture);
+        for (position, &value) in output.iter().enumerate() {
+            let (channel, pixel) = (position / 20, position % 20);
+            assert_eq!(value, f32::from(picture.rgb[pixel * 3 + channel]) * (1.0 / 255.0));
+        }
+    }
+
+    #[test]
+    fn keras_imagenet_is_blue_first_and_centred() {
+        let picture = Picture { width: 1, height: 1, rgb: vec![200, 100, 50] };
+        let output = apply(&Preset::KerasImagenet.preprocess(1, 1), &picture);
+        assert_eq!(output, [50.0 - 103.939, 100.0 - 116.779, 200.0 - 123.68]);
+    }
+
+    #[test]
+    fn cropping_keeps_the_middle() {
+        let mut wide = Picture { width: 6, height: 2, rgb: vec![0; 36] };
+        for row in 0..2 {
+            for column in 2..4 {
+                wide.rgb[(row * 6 + column) * 3..][..3].fill(255);
+            }
+        }
+        let cropped = Preprocess { fit: Fit::CropToAspectRatio, ..Preset::Rescaling.preprocess(2, 2) };
+        assert!(apply(&cropped, &wide).iter().all(|&value| value == 255.0 * (1.0 / 255.0)));
+        let shorter = Preprocess { fit: Fit::ShorterSide(2), ..Preset::Rescaling.preprocess(2, 2) };
+        assert!(apply(&shorter, &wide).iter().all(|&value| value == 255.0 * (1.0 / 255.0)));
+    }
+
+    #[test]
+    fn a_flat_picture_stays_flat_under_every_filter() {
+        let flat = Picture { width: 9, height: 13, rgb: vec![128; 9 * 13 * 3] };
+        for filter in [Filter::Nearest, Filter::Bilinear, Filter::Bicubic] {
+            for antialias in [false, true] {
+                let preprocess = Preprocess { filter, antialias, ..Preset::Rescaling.preprocess(5, 7) };
+                let output = apply(&preprocess, &flat);
+                assert!(output.iter().all(|&value| value == 128.0 * (1.0 / 255.0)), "{filter:?} {antialias}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_picture_without_pixels_is_an_error() {
+        let nothing = Picture { width: 0, height: 3, rgb: Vec::new() };
+        let error = Preset::Rescaling.preprocess(2, 2).apply(&nothing, &mut [0.0; 12]);
+        assert!(matches!(error, Err(PreprocessError::NoPixels { width: 0, height: 3 })));
+    }
+}

@@ -1,0 +1,1 @@
+//! Serves an ONNX picture classifier through tract or ONNX Runtime.

@@ -1,0 +1,1 @@
+//! What crosses crates: parity, command lines, hostile input, real pictures.

@@ -1,0 +1,1 @@
+//! Fits a VGG network to a folder of labelled pictures.
