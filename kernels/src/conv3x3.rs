@@ -1,0 +1,169 @@
+//! 3×3 convolution with stride 1 and padding 1 (a cross-correlation, as in PyTorch and Keras).
+//!
+//! Layouts: activations `[batch, channels, height, width]`, weights
+//! `[out_channels, in_channels, 3, 3]`, bias `[out_channels]`, all contiguous `f32`.
+
+use crate::Activation;
+
+mod im2col;
+
+/// Side of the kernel.
+pub(crate) const KERNEL: usize = 3;
+/// Weights per pair of channels.
+pub(crate) const TAPS: usize = KERNEL * KERNEL;
+
+/// Sizes of one convolution. Height and width are those of the input and of the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Shape {
+    /// Pictures.
+    pub batch: usize,
+    /// Channels of the input.
+    pub in_channels: usize,
+    /// Channels of the output.
+    pub out_channels: usize,
+    /// Rows of each plane.
+    pub height: usize,
+    /// Columns of each plane.
+    pub width: usize,
+}
+
+impl Shape {
+    /// Floats in the input, `[batch, in_channels, height, width]`.
+    pub fn input_len(self) -> usize {
+        self.batch * self.in_channels * self.plane()
+    }
+
+    /// Floats in the output, `[batch, out_channels, height, width]`.
+    pub fn output_len(self) -> usize {
+        self.batch * self.out_channels * self.plane()
+    }
+
+    /// Floats in the weights, `[out_channels, in_channels, 3, 3]`.
+    pub fn weight_len(self) -> usize {
+        self.out_channels * self.in_channels * TAPS
+    }
+
+    /// Floating-point operations of one pass in direct terms (two per multiply-add, borders
+    /// included), the common yardstick of convolution speeds.
+    pub fn flops(self) -> usize {
+        2 * self.batch * self.plane() * self.weight_len()
+    }
+
+    pub(crate) fn plane(self) -> usize {
+        self.height * self.width
+    }
+
+    fn check_input(self, input: &[f32]) {
+        assert_eq!(input.len(), self.input_len(), "length of the input of {self:?}");
+    }
+
+    fn check_output(self, output: &[f32]) {
+        assert_eq!(output.len(), self.output_len(), "length of the output of {self:?}");
+    }
+
+    fn check_weight(self, weight: &[f32]) {
+        assert_eq!(weight.len(), self.weight_len(), "length of the weights of {self:?}");
+    }
+
+    fn check_bias(self, bias: Option<&[f32]>) {
+        if let Some(bias) = bias {
+            assert_eq!(bias.len(), self.out_channels, "length of the bias of {self:?}");
+        }
+    }
+}
+
+/// `output = activation(input ⊛ weight + bias)`.
+///
+/// # Panics
+/// If a slice does not have the length that `shape` asks for.
+pub fn forward(
+    shape: Shape,
+    input: &[f32],
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    activation: Activation,
+    output: &mut [f32],
+) {
+    shape.check_input(input);
+    shape.check_weight(weight);
+    shape.check_bias(bias);
+    shape.check_output(output);
+    im2col::forward(shape, input, weight, bias, activation, output);
+}
+
+/// Gradient with respect to the input, `[batch, in_channels, height, width]`.
+///
+/// # Panics
+/// If a slice does not have the length that `shape` asks for.
+pub fn backward_data(shape: Shape, grad_output: &[f32], weight: &[f32], grad_input: &mut [f32]) {
+    shape.check_output(grad_output);
+    shape.check_weight(weight);
+    shape.check_input(grad_input);
+    im2col::backward_data(shape, grad_output, weight, grad_input);
+}
+
+/// Gradients with respect to the weights, `[out_channels, in_channels, 3, 3]`, and the bias,
+/// `[out_channels]`, summed over the batch.
+///
+/// # Panics
+/// If a slice does not have the length that `shape` asks for.
+pub fn backward_filter(
+    shape: Shape,
+    input: &[f32],
+    grad_output: &[f32],
+    grad_weight: &mut [f32],
+    grad_bias: Option<&mut [f32]>,
+) {
+    shape.check_input(input);
+    shape.check_output(grad_output);
+    shape.check_weight(grad_weight);
+    shape.check_bias(grad_bias.as_deref());
+    im2col::backward_filter(shape, input, grad_output, grad_weight);
+    if let Some(grad_bias) = grad_bias {
+        bias_gradient(shape, grad_output, grad_bias);
+    }
+}
+
+/// Sums each channel's gradient over the batch and the plane.
+fn bias_gradient(shape: Shape, grad_output: &[f32], grad_bias: &mut [f32]) {
+    use rayon::prelude::*;
+    let plane = shape.plane();
+    grad_bias.par_iter_mut().enumerate().for_each(|(channel, sum)| {
+        *sum = (0..shape.batch)
+            .map(|picture| {
+                let start = (picture * shape.out_channels + channel) * plane;
+                plane_sum(&grad_output[start..start + plane])
+            })
+            .sum();
+    });
+}
+
+/// Sum in thirty-two independent lanes, which the compiler turns into vectors, and which keeps the
+/// rounding error of a large plane small.
+fn plane_sum(plane: &[f32]) -> f32 {
+    let mut lanes = [0.0_f32; 32];
+    let (chunks, rest) = plane.as_chunks::<32>();
+    for chunk in chunks {
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            *lane += value;
+        }
+    }
+    lanes.iter().sum::<f32>() + rest.iter().sum::<f32>()
+}
+
+/// The weights of the transposed convolution: channels exchanged and the kernel turned by 180°, so
+/// that `backward_data` is `forward` with them.
+pub(crate) fn transpose_weights(shape: Shape, weight: &[f32], transposed: &mut [f32]) {
+    for out_channel in 0..shape.out_channels {
+        for in_channel in 0..shape.in_channels {
+            let from = (out_channel * shape.in_channels + in_channel) * TAPS;
+            let to = (in_channel * shape.out_channels + out_channel) * TAPS;
+            for tap in 0..TAPS {
+                transposed[to + tap] = weight[from + TAPS - 1 - tap];
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+//! Every pass against sums in double precision.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Largest error of a pass, relative to the root mean square of the reference.
+const CLOSE: f64 = 2e-5;
+
+/// Deterministic values in -1..1.
+pub(super) fn noise(length: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    (0..length)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 40) as f32 / (1_u64 << 23) as f32 - 1.0
+        })
+        .collect()
+}
+
+pub(super) struct Reference {
+    pub output: Vec<f64>,
+    pub grad_input: Vec<f64>,
+    pub grad_weight: Vec<f64>,
+    pub grad_bias: Vec<f64>,
+}
+
+/// All passes at once, by definition, in double precision.
+pub(super) fn reference(shape: Shape, input: &[f32], weight: &[f32], grad_output: &[f32]) -> Reference {
+    let Shape { batch, in_channels, out_channels, height, width } = shape;
+    let mut sums = Reference {
+        output: vec![0.0; shape.output_len()],
+        grad_input: vec![0.0; shape.input_len()],
+        grad_weight: vec![0.0; shape.weight_len()],
+        grad_bias: vec![0.0; out_channels],
+    };
+    for n in 0..batch {
+        for k in 0..out_channels {
+            for y in 0..height {
+                for x in 0..width {
+                    let o = ((n * out_channels + k) * height + y) * width + x;
+                    let gradient = f64::from(grad_output[o]);
+                    sums.grad_bias[k] += gradient;
+                    for c in 0..in_channels {
+                        for tap in 0..TAPS {
+                            let (sy, sx) = (y + tap / 3, x + tap % 3);
+                            if sy == 0 || sx == 0 || sy > height || sx > width {
+                                continue;
+                            }
+                            let i = ((n * in_channels + c) * height + sy - 1) * width + sx - 1;
+                            let w = (k * in_channels + c) * TAPS + tap;
+                            sums.output[o] += f64::from(input[i]) * f64::from(weight[w]);
+                            sums.grad_input[i] += gradient * f64::from(weight[w]);
+                            sums.grad_weight[w] += gradient * f64::from(input[i]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    sums
+}
+
+/// Largest difference, relative to the root mean square of the reference.
+pub(super) fn error(actual: &[f32], expected: &[f64]) -> f64 {
+    let power: f64 = expected.iter().map(|e| e * e).sum();
+    let scale = (power / expected.len().max(1) as f64).sqrt().max(f64::MIN_POSITIVE);
+    actual
+        .iter()
+        .zip(expected)
+        .map(|(&a, e)| (f64::from(a) - e).abs() / scale)
+        .fold(0.0, |worst, e| if e.is_nan() { f64::INFINITY } else { worst.max(e) })
+}
+
+fn check(shape: Shape) {
+    let input = noise(shape.input_len(), 1);
+    let weight = noise(shape.weight_len(), 2);
+    let grad_output = noise(shape.output_len(), 3);
+    let bias = noise(shape.out_channels, 4);
+    let mut expected = reference(shape, &input, &weight, &grad_output);
+
+    let mut output = vec![f32::NAN; shape.output_len()];
+    forward(shape, &input, &weight, None, Activation::Identity, &mut output);
+    assert!(error(&output, &expected.output) < CLOSE, "forward of {shape:?}");
+
+    for (index, sum) in expected.output.iter_mut().enumerate() {
+        let channel = index / shape.plane() % shape.out_channels;
+        *sum = (*sum + f64::from(bias[channel])).max(0.0);
+    }
+    forward(shape, &input, &weight, Some(&bias), Activation::Relu, &mut output);
+    assert!(error(&output, &expected.output) < CLOSE, "biased forward of {shape:?}");
+
+    let mut grad_input = vec![f32::NAN; shape.input_len()];
+    backward_data(shape, &grad_output, &weight, &mut grad_input);
+    assert!(error(&grad_input, &expected.grad_input) < CLOSE, "data gradient of {shape:?}");
+
+    let mut grad_weight = vec![f32::NAN; shape.weight_len()];
+    let mut grad_bias = vec![f32::NAN; shape.out_channels];
+    backward_filter(shape, &input, &grad_output, &mut grad_weight, Some(&mut grad_bias));
+    assert!(error(&grad_weight, &expected.grad_weight) < CLOSE, "filter gradient of {shape:?}");
+    assert!(error(&grad_bias, &expected.grad_bias) < CLOSE, "bias gradient of {shape:?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 64 }))]
+
+    #[test]
+    fn all_passes_agree_with_double_precision(
+        batch in 1_usize..10,
+        in_channels in 1_usize..24,
+        out_channels in 1_usize..24,
+        height in 1_usize..20,
+        width in 1_usize..20,
+    ) {
+        check(Shape { batch, in_channels, out_channels, height, width });
+    }
+}
+
+#[test]
+#[should_panic(expected = "length of the input")]
+fn a_short_input_is_refused() {
+    let shape = Shape { batch: 1, in_channels: 1, out_channels: 1, height: 2, width: 2 };
+    forward(shape, &[0.0; 3], &[0.0; 9], None, Activation::Identity, &mut [0.0; 4]);
+}
