@@ -116,7 +116,8 @@ impl ClassFolders {
 
 /// Whether a file's name ends as a picture's.
 pub fn is_picture_name(name: &str) -> bool {
-    name.rsplit_once('.').is_some_and(|(_, extension)| EXTENSIONS.iter().any(|known| extension.eq_ignore_ascii_case(known)))
+    name.rsplit_once('.')
+        .is_some_and(|(_, extension)| EXTENSIONS.iter().any(|known| extension.eq_ignore_ascii_case(known)))
 }
 
 struct Entry {

@@ -1,5 +1,5 @@
 use fast_image_resize as fir;
-use kernels::resize;
+use kernels::resize::{self, Region};
 use serde::{Deserialize, Serialize};
 
 use crate::Picture;
@@ -137,30 +137,19 @@ pub enum PreprocessError {
     Resize(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// A rectangle of whole pixels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Window {
-    x: usize,
-    y: usize,
-    width: usize,
-    height: usize,
-}
-
-impl Window {
-    /// The middle `width × height` of something larger.
-    fn middle_of(outer: (usize, usize), (width, height): (usize, usize)) -> Self {
-        Self { x: (outer.0 - width) / 2, y: (outer.1 - height) / 2, width, height }
-    }
+/// The middle `width × height` of something larger.
+fn middle_of(outer: (usize, usize), (width, height): (usize, usize)) -> Region {
+    Region { x: (outer.0 - width) / 2, y: (outer.1 - height) / 2, width, height }
 }
 
 /// The geometry of one picture: a part of it is resized, and a part of that is the output.
 struct Plan {
     /// The part of the picture that is resized.
-    source: Window,
+    source: Region,
     /// Columns and rows that it is resized to.
     resized: (usize, usize),
     /// The part of the resized picture that is the output.
-    output: Window,
+    output: Region,
 }
 
 impl Preprocess {
@@ -196,14 +185,14 @@ impl Preprocess {
             return Err(PreprocessError::Impossible { what: "an empty output or a deviation of 0" });
         }
         let output = (self.width, self.height);
-        let whole = Window { x: 0, y: 0, width, height };
-        let whole_output = Window { x: 0, y: 0, width: self.width, height: self.height };
+        let whole = Region { x: 0, y: 0, width, height };
+        let whole_output = Region { x: 0, y: 0, width: self.width, height: self.height };
         Ok(match self.fit {
             Fit::Stretch => Plan { source: whole, resized: output, output: whole_output },
             Fit::CropToAspectRatio => {
                 let cropped_width = (height * self.width / self.height).clamp(1, width);
                 let cropped_height = (width * self.height / self.width).clamp(1, height);
-                let source = Window::middle_of((width, height), (cropped_width, cropped_height));
+                let source = middle_of((width, height), (cropped_width, cropped_height));
                 Plan { source, resized: output, output: whole_output }
             }
             Fit::ShorterSide(shorter) => {
@@ -212,7 +201,7 @@ impl Preprocess {
                 if resized.0 < self.width || resized.1 < self.height {
                     return Err(PreprocessError::Impossible { what: "an output larger than the resized picture" });
                 }
-                Plan { source: whole, resized, output: Window::middle_of(resized, output) }
+                Plan { source: whole, resized, output: middle_of(resized, output) }
             }
         })
     }
@@ -229,7 +218,7 @@ impl Preprocess {
             Some(filter) if self.antialias => fir::ResizeAlg::Convolution(filter),
             Some(filter) => fir::ResizeAlg::Interpolation(filter),
         };
-        let Window { x, y, width, height } = plan.source;
+        let Region { x, y, width, height } = plan.source;
         let options = fir::ResizeOptions::new().resize_alg(algorithm).use_alpha(false).crop(
             x as f64,
             y as f64,
@@ -237,13 +226,9 @@ impl Preprocess {
             height as f64,
         );
         let refused = |error: &dyn std::fmt::Display| PreprocessError::Resize(error.to_string().into());
-        let source = fir::images::ImageRef::new(
-            picture.width as u32,
-            picture.height as u32,
-            &picture.rgb,
-            fir::PixelType::U8x3,
-        )
-        .map_err(|error| refused(&error))?;
+        let source =
+            fir::images::ImageRef::new(picture.width as u32, picture.height as u32, &picture.rgb, fir::PixelType::U8x3)
+                .map_err(|error| refused(&error))?;
         let (width, height) = plan.resized;
         let mut resized = fir::images::Image::new(width as u32, height as u32, fir::PixelType::U8x3);
         fir::Resizer::new().resize(&source, &mut resized, &options).map_err(|error| refused(&error))?;
@@ -251,22 +236,16 @@ impl Preprocess {
     }
 
     /// Samples a part of a picture at the output's size, normalises it, and takes its channels apart.
-    fn bilinear(&self, picture: &Picture, part: Window, output: &mut [f32]) {
-        resize::bilinear(
-            &resize::Bilinear {
-                source_width: picture.width,
-                source_height: picture.height,
-                source_rectangle: resize::Rectangle { x: part.x, y: part.y, width: part.width, height: part.height },
-                channels: 3,
-                width: self.width,
-                height: self.height,
-                multiplier: std::array::from_fn(|channel| self.scale / self.std[channel]),
-                offset: std::array::from_fn(|channel| -self.mean[channel] / self.std[channel]),
-                reverse_channels: self.channel_order == ChannelOrder::Bgr,
-            },
-            &picture.rgb,
-            output,
-        );
+    fn bilinear(&self, picture: &Picture, part: Region, output: &mut [f32]) {
+        let source = resize::Source { pixels: &picture.rgb, width: picture.width, height: picture.height, channels: 3 };
+        let planes = resize::Planes {
+            width: self.width,
+            height: self.height,
+            multiplier: std::array::from_fn(|channel| self.scale / self.std[channel]),
+            offset: std::array::from_fn(|channel| -self.mean[channel] / self.std[channel]),
+            reverse_channels: self.channel_order == ChannelOrder::Bgr,
+        };
+        resize::bilinear(source, Some(part), planes, output);
     }
 }
 

@@ -1,2 +1,58 @@
-//! xtask.
-fn main() {}
+//! The project's chores: `cargo xtask demo`, `test`, `onnxruntime`, `ci`.
+
+mod ci;
+mod demo;
+mod onnxruntime;
+mod process;
+mod python;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::workspace::Workspace;
+
+/// The project's chores.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Paint pictures, train, export, quantize, verify, predict, and show what came out.
+    ///
+    /// Needs nothing but the project: the pictures are synthetic, painted by `trainer sample-data`. ONNX
+    /// Runtime is measured beside tract where `cargo xtask onnxruntime` has fetched it.
+    Demo,
+    /// Fetch what the tests need with pip, build the programs, and run every test.
+    Test {
+        /// Passed on to the test programs: a part of a test's name, or `-- --nocapture`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Fetch ONNX Runtime's shared library with pip into the target folder, and print its path.
+    Onnxruntime,
+    /// Everything that a change must pass: formatting, lints, features, documentation, tests.
+    Ci,
+}
+
+fn main() -> ExitCode {
+    let result = Workspace::locate().and_then(|workspace| match Arguments::parse().chore {
+        Chore::Demo => demo::demo(&workspace),
+        Chore::Test { arguments } => test::test(&workspace, &arguments),
+        Chore::Onnxruntime => onnxruntime::print_library(&workspace),
+        Chore::Ci => ci::ci(&workspace),
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
