@@ -20,12 +20,22 @@ pub fn install(folder: &Path, packages: &[&str], with_dependencies: bool) -> Res
     let unfinished = folder.with_extension("unfinished");
     let _ = fs::remove_dir_all(&unfinished);
     let mut pip = python();
-    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--root-user-action", "ignore", "--target"]);
+    pip.args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--root-user-action",
+        "ignore",
+        "--target",
+    ]);
     pip.arg(&unfinished).args(packages);
     if !with_dependencies {
         pip.arg("--no-deps");
     }
-    process::run(&mut pip).context("pip could not fetch the packages; Python 3 with pip and a package index are needed")?;
+    process::run(&mut pip)
+        .context("pip could not fetch the packages; Python 3 with pip and a package index are needed")?;
     let _ = fs::remove_dir_all(folder);
     fs::rename(&unfinished, folder).with_context(|| format!("cannot rename {}", unfinished.display()))
 }

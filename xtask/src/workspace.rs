@@ -21,7 +21,8 @@ impl Workspace {
     pub fn locate() -> Result<Self> {
         let metadata = process::output(cargo().args(["metadata", "--format-version", "1", "--no-deps"]))?;
         let metadata: serde_json::Value = serde_json::from_str(&metadata).context("cargo metadata printed no JSON")?;
-        let folder = |key| metadata[key].as_str().map(PathBuf::from).with_context(|| format!("cargo metadata has no {key}"));
+        let folder =
+            |key| metadata[key].as_str().map(PathBuf::from).with_context(|| format!("cargo metadata has no {key}"));
         Ok(Self { root: folder("workspace_root")?, target: folder("target_directory")? })
     }
 
@@ -34,7 +35,7 @@ impl Workspace {
 
     /// Builds the programs in the profile that everything is tested and measured in.
     pub fn build_programs(&self) -> Result<()> {
-        process::run(self.cargo().args(["build", "--release", "--bins", "-p", "trainer", "-p", "exporter", "-p", "runtime"]))
+        process::run(self.cargo().args(["build", "--release", "--workspace", "--bins"]))
     }
 
     /// The path of one of the built programs.
