@@ -1,0 +1,82 @@
+use std::sync::OnceLock;
+
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
+use kernels::pool2x2 as kernel;
+
+use super::{
+    composed,
+    host::{floats, tensor, values},
+};
+
+/// 2×2 max-pool with stride 2; an odd last row or column is left out.
+///
+/// The gradient of a window goes to its winner, the first of equals. (That of candle's own
+/// `max_pool2d` is a quarter of it.)
+///
+/// # Shapes
+/// - Input `[n, c, h, w]`
+/// - Output `[n, c, h / 2, w / 2]`
+///
+/// # Errors
+/// Where the input has another rank, or is not f32.
+pub fn max_pool2x2(input: &Tensor) -> Result<Tensor> {
+    if !input.device().is_cpu() {
+        return composed::max_pool2x2(input);
+    }
+    let input = input.contiguous()?;
+    if input.track_op() {
+        input.apply_op1(MaxPool2x2 { winners: Some(OnceLock::new()) })
+    } else {
+        input.apply_op1(MaxPool2x2 { winners: None })
+    }
+}
+
+struct MaxPool2x2 {
+    /// Which of the four won, where a gradient will ask for it.
+    winners: Option<OnceLock<Vec<u8>>>,
+}
+
+fn shape(input: &Layout) -> Result<kernel::Shape> {
+    let &[batch, channels, height, width] = input.dims() else {
+        bail!("max_pool2x2: expected an input [n, c, h, w], found {:?}", input.dims());
+    };
+    Ok(kernel::Shape { planes: batch * channels, height, width })
+}
+
+impl CustomOp1 for MaxPool2x2 {
+    fn name(&self) -> &'static str {
+        "max_pool2x2"
+    }
+
+    fn cpu_fwd(&self, input: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let shape = shape(layout)?;
+        let input = floats(input, layout)?;
+        let mut output = vec![0.0; shape.output_len()];
+        match &self.winners {
+            Some(winners) => {
+                let mut indices = vec![0; shape.output_len()];
+                kernel::forward(shape, input, &mut output, Some(&mut indices));
+                if winners.set(indices).is_err() {
+                    bail!("max_pool2x2: one operator was applied twice");
+                }
+            }
+            None => kernel::forward(shape, input, &mut output, None),
+        }
+        let (batch, channels, height, width) = layout.shape().dims4()?;
+        Ok((CpuStorage::F32(output), (batch, channels, height / 2, width / 2).into()))
+    }
+
+    fn bwd(&self, input: &Tensor, _output: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        let Some(winners) = self.winners.as_ref().and_then(OnceLock::get) else {
+            bail!("max_pool2x2: the gradient was asked for without a forward pass that kept the winners");
+        };
+        Ok(Some(input_gradient(input, winners, &gradient.contiguous()?)?))
+    }
+}
+
+pub(super) fn input_gradient(input: &Tensor, winners: &[u8], gradient: &Tensor) -> Result<Tensor> {
+    let shape = shape(input.layout())?;
+    let mut input_gradient = vec![0.0; shape.input_len()];
+    kernel::backward(shape, winners, values(&gradient.storage_and_layout())?, &mut input_gradient);
+    tensor(input_gradient, input)
+}
