@@ -1,0 +1,334 @@
+//! The settings of a training run.
+
+use std::path::{Path, PathBuf};
+
+use models::{Architecture, ArchitectureError, Family, Head, Preprocess, Preset};
+use serde::{Deserialize, Serialize};
+
+use crate::{ByteSize, DeviceChoice, ExponentialDecay, ImageSize};
+
+/// Every setting of a training run. The default is the well-known tutorial's: VGG-16 on 224×224 pictures,
+/// batches of 32, 20 epochs, Adam at 1e-4 with exponential decay.
+///
+/// The same names are the flags of `trainer fit` (with `-` for `_`), the keys of a settings file, and the keys
+/// of the `config.toml` of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Member of the VGG family.
+    pub architecture: Family,
+    /// Factor on the width of every convolution and hidden dense layer; above 0.
+    pub width: f64,
+    /// What stands between the last feature map and the layer of logits.
+    pub head: HeadKind,
+    /// Batch normalisation between each convolution and its ReLU.
+    pub batch_norm: bool,
+    /// Probability of dropping a feature in front of each dense layer but the first, in `[0, 1)`.
+    pub dropout: f64,
+    /// Rows and columns that pictures are resized to.
+    pub image_size: ImageSize,
+    /// What else happens to a picture before the network sees it.
+    pub preprocess: Preset,
+    /// What samples of 0 to 255 are multiplied by, in place of the preset's factor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scale: Option<f64>,
+    /// Pictures per step; at least 1. The last batch of an epoch may be smaller.
+    pub batch_size: usize,
+    /// Passes over the training pictures; 0 writes the initial weights as a run.
+    pub epochs: u32,
+    /// Adam's step size at the start; above 0.
+    pub learning_rate: f64,
+    /// Steps after which the step size has been multiplied by `decay_rate` once; at least 1.
+    pub decay_steps: u64,
+    /// The factor of the decay, above 0; 1 keeps the step size constant.
+    pub decay_rate: f64,
+    /// Whether the step size falls at every multiple of `decay_steps` only.
+    pub staircase: bool,
+    /// The share of pictures set apart for validation, in `[0, 1)`.
+    pub validation_split: f64,
+    /// Seed of the split, the initial weights, the order of the pictures, and dropout.
+    pub seed: u32,
+    /// How much memory the decoded pictures may take; beyond it they are decoded again in every epoch.
+    pub memory_budget: ByteSize,
+    /// Where the network runs.
+    pub device: DeviceChoice,
+    /// Threads of the network, and as many again that decode; 0 for one per core.
+    pub threads: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            architecture: Family::Vgg16,
+            width: 1.0,
+            head: HeadKind::Dense,
+            batch_norm: false,
+            dropout: 0.0,
+            image_size: ImageSize { height: 224, width: 224 },
+            preprocess: Preset::Rescaling,
+            scale: None,
+            batch_size: 32,
+            epochs: 20,
+            learning_rate: 1e-4,
+            decay_steps: 30,
+            decay_rate: 0.92,
+            staircase: true,
+            validation_split: 0.2,
+            seed: 123,
+            memory_budget: ByteSize::gibibytes(1),
+            device: DeviceChoice::Auto,
+            threads: 0,
+        }
+    }
+}
+
+/// The heads of the published network and of its slim variant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HeadKind {
+    /// Flatten, then two hidden dense layers of 4096 features (times `width`).
+    Dense,
+    /// Global average pooling.
+    Gap,
+}
+
+/// Why settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A settings file cannot be read.
+    #[error("cannot read the settings file {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A settings file has an unknown key, or a value of the wrong kind; the source names it.
+    #[error("cannot use the settings file {}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The line, the key, and what was expected.
+        source: Box<toml::de::Error>,
+    },
+    /// A value that was laid over the file's has the wrong kind.
+    #[error("cannot use the settings given")]
+    Overlay(#[source] Box<toml::de::Error>),
+    /// A number outside its range.
+    #[error("{key} is {found}; it must be {expected}")]
+    OutOfRange {
+        /// The setting.
+        key: &'static str,
+        /// Its value.
+        found: f64,
+        /// What would do.
+        expected: &'static str,
+    },
+    /// The network cannot be built.
+    #[error("the settings describe no network")]
+    Architecture(#[from] ArchitectureError),
+}
+
+impl Config {
+    /// Reads a settings file; what it does not name keeps its default.
+    ///
+    /// # Errors
+    /// Where the file cannot be read, or has an unknown key or a value of the wrong kind.
+    pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        toml::from_str(&text).map_err(|source| ConfigError::File { path: path.to_owned(), source: Box::new(source) })
+    }
+
+    /// These settings with the values of some keys replaced.
+    ///
+    /// # Errors
+    /// Where a key is unknown or a value is of the wrong kind.
+    pub fn overlaid(&self, values: toml::Table) -> Result<Self, ConfigError> {
+        let mut table = self.table();
+        table.extend(values);
+        table.try_into().map_err(|source| ConfigError::Overlay(Box::new(source)))
+    }
+
+    /// The settings as a TOML document, each key with its value.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("flat settings are always TOML")
+    }
+
+    /// The settings that change what comes out and differ from another run's: key, own value, other value.
+    ///
+    /// `epochs` is not among them, because the schedule does not depend on it and a run may go on for longer; nor
+    /// are `device`, `threads` and `memory_budget`, which belong to the machine.
+    pub fn differences(&self, other: &Self) -> Vec<Difference> {
+        const FREE: [&str; 4] = ["epochs", "device", "threads", "memory_budget"];
+        let (own, other) = (self.table(), other.table());
+        let shown = |value: Option<&toml::Value>| value.map_or_else(|| "not set".to_owned(), toml::Value::to_string);
+        let mut keys: Vec<_> = own.keys().chain(other.keys()).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        keys.into_iter()
+            .filter(|key| !FREE.contains(&key.as_str()) && own.get(*key) != other.get(*key))
+            .map(|key| Difference { key: key.clone(), own: shown(own.get(key)), other: shown(other.get(key)) })
+            .collect()
+    }
+
+    fn table(&self) -> toml::Table {
+        toml::Table::try_from(self).expect("flat settings are always TOML")
+    }
+
+    /// Checks every number against its range.
+    ///
+    /// # Errors
+    /// [`ConfigError::OutOfRange`], which names the setting.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let positive = |value: f64| value.is_finite() && value > 0.0;
+        let below_one = |value: f64| (0.0..1.0).contains(&value);
+        let checks = [
+            ("width", self.width, positive(self.width), "above 0"),
+            ("dropout", self.dropout, below_one(self.dropout), "at least 0 and below 1"),
+            ("scale", self.scale.unwrap_or(1.0), self.scale.is_none_or(positive), "above 0"),
+            ("batch_size", self.batch_size as f64, self.batch_size > 0, "at least 1"),
+            ("learning_rate", self.learning_rate, positive(self.learning_rate), "above 0"),
+            ("decay_steps", self.decay_steps as f64, self.decay_steps > 0, "at least 1"),
+            ("decay_rate", self.decay_rate, positive(self.decay_rate), "above 0"),
+            ("validation_split", self.validation_split, below_one(self.validation_split), "at least 0 and below 1"),
+        ];
+        match checks.into_iter().find(|(_, _, holds, _)| !holds) {
+            Some((key, found, _, expected)) => Err(ConfigError::OutOfRange { key, found, expected }),
+            None => Ok(()),
+        }
+    }
+
+    /// The network that these settings describe, for so many classes.
+    ///
+    /// # Errors
+    /// Where the picture is too small for its pools, or a number is out of range.
+    pub fn architecture(&self, classes: usize) -> Result<Architecture, ConfigError> {
+        self.validate()?;
+        let mut architecture = Architecture::vgg(self.architecture, classes);
+        if self.head == HeadKind::Gap {
+            architecture.head = Head::GlobalAveragePool;
+        }
+        architecture = architecture.scaled(self.width);
+        architecture.input = [3, self.image_size.height, self.image_size.width];
+        architecture.batch_norm = self.batch_norm;
+        architecture.dropout = self.dropout as f32;
+        architecture.validate()?;
+        Ok(architecture)
+    }
+
+    /// What happens to a picture before the network sees it.
+    pub fn preprocess(&self) -> Preprocess {
+        let mut preprocess = self.preprocess.preprocess(self.image_size.height, self.image_size.width);
+        if let Some(scale) = self.scale {
+            preprocess.scale = scale as f32;
+        }
+        preprocess
+    }
+
+    /// The learning rate over the steps.
+    pub fn schedule(&self) -> ExponentialDecay {
+        ExponentialDecay {
+            initial: self.learning_rate,
+            steps: self.decay_steps,
+            rate: self.decay_rate,
+            staircase: self.staircase,
+        }
+    }
+}
+
+/// A setting in which two runs differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// The setting.
+    pub key: String,
+    /// The value here, as TOML.
+    pub own: String,
+    /// The value there, as TOML.
+    pub other: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from_text(text: &str) -> Result<Config, ConfigError> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("settings.toml");
+        std::fs::write(&path, text).expect("a file");
+        Config::from_file(&path)
+    }
+
+    fn message(error: &dyn std::error::Error) -> String {
+        let mut text = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            text += &format!(": {error}");
+            cause = error.source();
+        }
+        text
+    }
+
+    #[test]
+    fn the_default_is_the_tutorials_network() {
+        let architecture = Config::default().architecture(4).expect("VGG-16");
+        assert_eq!(architecture, Architecture::vgg(Family::Vgg16, 4));
+        assert_eq!(Config::default().preprocess().scale, 1.0 / 255.0);
+    }
+
+    #[test]
+    fn a_file_replaces_only_what_it_names_and_an_overlay_replaces_the_file() {
+        let file = from_text("epochs = 3\nimage_size = \"64x48\"\nhead = \"gap\"\n").expect("three settings");
+        assert_eq!((file.epochs, file.head, file.seed), (3, HeadKind::Gap, 123));
+        assert_eq!(file.image_size, ImageSize { height: 64, width: 48 });
+        let overlaid = file.overlaid(toml::toml! { epochs = 9 }).expect("one setting");
+        assert_eq!(overlaid, Config { epochs: 9, ..file });
+    }
+
+    #[test]
+    fn settings_survive_their_file() {
+        let config = Config { scale: Some(0.1), device: "cuda:1".parse().expect("a device"), ..Config::default() };
+        assert_eq!(from_text(&config.to_toml()).expect("its own file"), config);
+    }
+
+    #[test]
+    fn an_unknown_key_is_named() {
+        let text = message(&from_text("epoch = 3\n").expect_err("misspelt"));
+        assert!(text.contains("settings.toml") && text.contains("`epoch`") && text.contains("`epochs`"), "{text}");
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_kind_is_named() {
+        let text = message(&from_text("seed = 1\nepochs = \"many\"\n").expect_err("no number"));
+        assert!(text.contains("epochs") && text.contains("line 2"), "{text}");
+        let text = message(&from_text("architecture = \"vgg12\"\n").expect_err("no such network"));
+        assert!(text.contains("vgg12") && text.contains("vgg16"), "{text}");
+    }
+
+    #[test]
+    fn numbers_out_of_range_name_the_setting() {
+        let cases = [
+            (Config { validation_split: 1.0, ..Config::default() }, "validation_split is 1"),
+            (Config { learning_rate: 0.0, ..Config::default() }, "learning_rate is 0"),
+            (Config { decay_steps: 0, ..Config::default() }, "decay_steps is 0"),
+            (Config { batch_size: 0, ..Config::default() }, "batch_size is 0"),
+            (Config { width: f64::NAN, ..Config::default() }, "width is NaN"),
+            (Config { dropout: 1.5, ..Config::default() }, "dropout is 1.5"),
+        ];
+        for (config, expected) in cases {
+            let text = config.validate().expect_err(expected).to_string();
+            assert!(text.starts_with(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_what_changes_the_result_is_a_difference() {
+        let run = Config::default();
+        let longer = Config { epochs: 40, threads: 7, ..run.clone() };
+        assert_eq!(longer.differences(&run), []);
+        let other = Config { seed: 5, scale: Some(1.0), ..run.clone() };
+        let keys: Vec<_> = other.differences(&run).into_iter().map(|difference| difference.key).collect();
+        assert_eq!(keys, ["scale", "seed"]);
+    }
+}

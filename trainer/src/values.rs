@@ -1,0 +1,216 @@
+//! Values that are text on the command line and in settings files.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// Rows and columns of the network's input: `224`, or `HEIGHTxWIDTH` as in `160x224`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageSize {
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+}
+
+/// An amount of memory: `1GiB`, `512MiB`, `64KiB`, or a number of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ByteSize(
+    /// Bytes.
+    pub u64,
+);
+
+/// Where the network runs: `auto`, `cpu`, `cuda`, or `cuda:N` for the device of that number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// The first CUDA device where there is one and the program was built for it, otherwise the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// A CUDA device; never anything else.
+    Cuda(usize),
+}
+
+/// A text that is not the value that it should be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{found}' is not {expected}")]
+pub struct ParseValueError {
+    found: String,
+    expected: &'static str,
+}
+
+const UNITS: [(&str, u32); 4] = [("GiB", 30), ("MiB", 20), ("KiB", 10), ("B", 0)];
+
+impl ByteSize {
+    /// So many times 2³⁰ bytes.
+    pub const fn gibibytes(count: u64) -> Self {
+        Self(count << 30)
+    }
+}
+
+impl FromStr for ImageSize {
+    type Err = ParseValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let error = || ParseValueError {
+            found: text.to_owned(),
+            expected: "a picture size; expected one number such as 224, or HEIGHTxWIDTH such as 160x224",
+        };
+        let side = |text: &str| text.parse().ok().filter(|&side: &usize| side > 0).ok_or_else(error);
+        match text.split_once(['x', 'X', '×']) {
+            Some((height, width)) => Ok(Self { height: side(height)?, width: side(width)? }),
+            None => side(text).map(|side| Self { height: side, width: side }),
+        }
+    }
+}
+
+impl fmt::Display for ImageSize {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}x{}", self.height, self.width)
+    }
+}
+
+impl FromStr for ByteSize {
+    type Err = ParseValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (number, shift) = UNITS
+            .iter()
+            .find_map(|&(unit, shift)| text.strip_suffix(unit).map(|number| (number, shift)))
+            .unwrap_or((text, 0));
+        let number: Option<u64> = number.trim_end().parse().ok();
+        number.and_then(|number| number.checked_mul(1 << shift)).map(Self).ok_or_else(|| ParseValueError {
+            found: text.to_owned(),
+            expected: "an amount of memory; expected a whole number of bytes, KiB, MiB or GiB, such as 512MiB",
+        })
+    }
+}
+
+impl fmt::Display for ByteSize {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (unit, shift) =
+            UNITS.into_iter().find(|&(_, shift)| self.0 > 0 && self.0.is_multiple_of(1 << shift)).unwrap_or(("B", 0));
+        write!(formatter, "{}{unit}", self.0 >> shift)
+    }
+}
+
+impl FromStr for DeviceChoice {
+    type Err = ParseValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Some(Self::Auto),
+            "cpu" => Some(Self::Cpu),
+            "cuda" => Some(Self::Cuda(0)),
+            _ => text.strip_prefix("cuda:").and_then(|number| number.parse().ok()).map(Self::Cuda),
+        }
+        .ok_or_else(|| ParseValueError {
+            found: text.to_owned(),
+            expected: "a device; expected auto, cpu, cuda, or cuda:N such as cuda:1",
+        })
+    }
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => formatter.write_str("auto"),
+            Self::Cpu => formatter.write_str("cpu"),
+            Self::Cuda(number) => write!(formatter, "cuda:{number}"),
+        }
+    }
+}
+
+/// Files may write a number where a text with one number would do: `image_size = 64`.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a number or a text")]
+enum NumberOrText {
+    Number(u64),
+    Text(String),
+}
+
+fn deserialize<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+where
+    T: FromStr<Err = ParseValueError>,
+    D: Deserializer<'de>,
+{
+    let text = match NumberOrText::deserialize(deserializer)? {
+        NumberOrText::Number(number) => number.to_string(),
+        NumberOrText::Text(text) => text,
+    };
+    text.parse().map_err(de::Error::custom)
+}
+
+impl Serialize for ImageSize {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.height == self.width {
+            serializer.serialize_u64(self.height as u64)
+        } else {
+            serializer.collect_str(self)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ImageSize {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserialize(deserializer)
+    }
+}
+
+impl Serialize for ByteSize {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ByteSize {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserialize(deserializer)
+    }
+}
+
+impl Serialize for DeviceChoice {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for DeviceChoice {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserialize(deserializer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_become_values_and_values_their_texts() {
+        assert_eq!("224".parse(), Ok(ImageSize { height: 224, width: 224 }));
+        assert_eq!("160x224".parse(), Ok(ImageSize { height: 160, width: 224 }));
+        assert_eq!("512MiB".parse(), Ok(ByteSize(512 << 20)));
+        assert_eq!("1000".parse(), Ok(ByteSize(1000)));
+        assert_eq!("cuda".parse(), Ok(DeviceChoice::Cuda(0)));
+        for text in ["1GiB", "512MiB", "3KiB", "1001B", "0B"] {
+            assert_eq!(text.parse::<ByteSize>().expect(text).to_string(), text);
+        }
+        for text in ["auto", "cpu", "cuda:3"] {
+            assert_eq!(text.parse::<DeviceChoice>().expect(text).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn other_texts_are_errors_that_show_them() {
+        for text in ["", "0", "64x", "x64", "-3", "64x64x3"] {
+            let message = text.parse::<ImageSize>().expect_err(text).to_string();
+            assert!(message.starts_with(&format!("'{text}' is not a picture size")), "{message}");
+        }
+        for text in ["", "GiB", "1.5GiB", "99999999999GiB", "1TB"] {
+            assert!(text.parse::<ByteSize>().is_err(), "{text}");
+        }
+        for text in ["gpu", "cuda:", "cuda:x", "CPU"] {
+            assert!(text.parse::<DeviceChoice>().is_err(), "{text}");
+        }
+    }
+}
