@@ -16,22 +16,43 @@
 //! assert_eq!(vgg16.parameters(), 134_276_932);
 //! ```
 
+#[cfg(feature = "candle")]
+mod adam;
 mod architecture;
 mod atomic_file;
 mod card;
 mod classes;
+mod diagram;
+#[cfg(feature = "draw")]
+pub mod draw;
 mod hash;
+#[cfg(feature = "candle")]
+mod network;
+#[cfg(feature = "candle")]
+pub mod ops;
 mod picture;
 mod preprocess;
 mod run_folder;
 mod split;
+mod summary;
+pub mod svg;
+#[cfg(feature = "candle")]
+mod training;
 
+#[cfg(feature = "candle")]
+pub use adam::{Adam, AdamSettings, AdamUpdate};
 pub use architecture::{Architecture, ArchitectureError, Family, Head, Layer, LayerKind, Shape};
 pub use atomic_file::write_atomic;
 pub use card::{CardError, Metric, ModelCard, Provenance};
 pub use classes::{ClassFolders, ClassFoldersError, LabelledFile, is_picture_name};
 pub use hash::Sha256;
+#[cfg(feature = "candle")]
+pub use network::{Checkpoint, Mode, Network, NetworkError};
 pub use picture::{DecodeError, Picture, PictureError};
 pub use preprocess::{ChannelOrder, Filter, Fit, Preprocess, PreprocessError, Preset};
+#[cfg(feature = "candle")]
+pub use rand_chacha::ChaCha8Rng;
 pub use run_folder::{RunFolder, RunFolderError};
 pub use split::{Side, Split, SplitFile};
+#[cfg(feature = "candle")]
+pub use training::{StepOutcome, correct_answers, dropout_generator, training_step};

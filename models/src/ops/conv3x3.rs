@@ -90,13 +90,7 @@ pub(super) fn filter_gradients(
     let (input, gradient) = (input.storage_and_layout(), gradient.storage_and_layout());
     let mut weight_gradient = vec![0.0; shape.weight_len()];
     let mut bias_gradient = vec![0.0; shape.out_channels];
-    kernel::backward_filter(
-        shape,
-        values(&input)?,
-        values(&gradient)?,
-        &mut weight_gradient,
-        Some(&mut bias_gradient),
-    );
+    kernel::backward_filter(shape, values(&input)?, values(&gradient)?, &mut weight_gradient, Some(&mut bias_gradient));
     Ok((tensor(weight_gradient, weight)?, tensor(bias_gradient, bias)?))
 }
 

@@ -2,10 +2,7 @@ use std::sync::OnceLock;
 
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, bail};
 
-use super::{
-    composed,
-    host::{floats, values},
-};
+use super::{composed, host::floats};
 
 /// Mean over the batch of the cross-entropy between the softmax of the logits and the labels.
 ///
@@ -24,7 +21,7 @@ pub fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
 }
 
 /// The labels as numbers, each of which is a class.
-pub(super) fn checked_labels(logits: &Tensor, labels: &Tensor) -> Result<Vec<u32>> {
+fn checked_labels(logits: &Tensor, labels: &Tensor) -> Result<Vec<u32>> {
     let (batch, classes) = logits.dims2()?;
     if labels.dims() != [batch] || labels.dtype() != DType::U32 {
         bail!("cross_entropy: expected u32 labels [{batch}], found {:?} {:?}", labels.dtype(), labels.dims());
@@ -66,14 +63,4 @@ impl CustomOp1 for CrossEntropy {
         let scaled = own.iter().map(|value| value * factor).collect();
         Ok(Some(Tensor::from_vec(scaled, logits.shape(), logits.device())?))
     }
-}
-
-/// The loss and the gradient of the logits in one go.
-pub(crate) fn cross_entropy_with_gradient(logits: &Tensor, labels: &Tensor) -> Result<(f32, Tensor)> {
-    let labels = checked_labels(logits, labels)?;
-    let (_, classes) = logits.dims2()?;
-    let mut gradient = vec![0.0; logits.elem_count()];
-    let loss =
-        kernels::softmax::cross_entropy(values(&logits.storage_and_layout())?, classes, &labels, &mut gradient);
-    Ok((loss, Tensor::from_vec(gradient, logits.shape(), logits.device())?))
 }

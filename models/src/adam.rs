@@ -1,0 +1,260 @@
+use std::{cell::RefCell, collections::HashMap};
+
+use candle_core::{CpuStorage, Device, InplaceOp2, Layout, Result, Tensor, TensorId, Var, bail};
+use kernels::adam::AdamStep;
+
+/// The constants of [`Adam`]; the default is Keras's.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamSettings {
+    /// Decay of the mean of the gradients.
+    pub beta1: f32,
+    /// Decay of the mean of their squares.
+    pub beta2: f32,
+    /// Added to the root of the mean square.
+    pub epsilon: f32,
+}
+
+impl Default for AdamSettings {
+    fn default() -> Self {
+        Self { beta1: 0.9, beta2: 0.999, epsilon: 1e-7 }
+    }
+}
+
+/// Adam as Keras has it (Kingma & Ba, arXiv:1412.6980, the formulation at the end of its section 2).
+///
+/// With step `t` from 1: `m += (1 - β₁)(g - m)`, `v += (1 - β₂)(g² - v)`,
+/// `p -= rate · √(1 - β₂ᵗ) / (1 - β₁ᵗ) · m / (√v + ε)`.
+///
+/// On the CPU one pass updates a variable and both means in place.
+#[derive(Debug)]
+pub struct Adam {
+    settings: AdamSettings,
+    steps: u64,
+    parameters: Vec<Parameter>,
+    places: HashMap<TensorId, usize>,
+}
+
+#[derive(Debug)]
+struct Parameter {
+    name: String,
+    variable: Var,
+    moments: Moments,
+}
+
+/// The running means of gradients and of squared gradients.
+#[derive(Debug)]
+enum Moments {
+    Host { first: Vec<f32>, second: Vec<f32> },
+    Device { first: Tensor, second: Tensor },
+}
+
+impl Adam {
+    /// For the variables of [`Network::variables`](crate::Network::variables), before the first step.
+    ///
+    /// # Errors
+    /// Those of allocating on the device.
+    pub fn new(variables: Vec<(String, Var)>, settings: AdamSettings) -> Result<Self> {
+        let parameters = variables
+            .into_iter()
+            .map(|(name, variable)| Ok(Parameter { name, moments: Moments::zeros(&variable)?, variable }))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Self::assemble(parameters, settings, 0))
+    }
+
+    fn assemble(parameters: Vec<Parameter>, settings: AdamSettings, steps: u64) -> Self {
+        let places = parameters.iter().enumerate().map(|(place, p)| (p.variable.id(), place)).collect();
+        Self { settings, steps, parameters, places }
+    }
+
+    /// The constants.
+    pub fn settings(&self) -> AdamSettings {
+        self.settings
+    }
+
+    /// The steps taken so far.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Begins the next step. Every variable must then be [updated](AdamUpdate::apply) once.
+    pub fn begin(&mut self, learning_rate: f64) -> AdamUpdate<'_> {
+        self.steps += 1;
+        let AdamSettings { beta1, beta2, epsilon } = self.settings;
+        let step = AdamStep {
+            learning_rate: learning_rate as f32,
+            beta1,
+            beta2,
+            epsilon,
+            step: self.steps,
+            ..AdamStep::default()
+        };
+        AdamUpdate { adam: self, step, applied: 0 }
+    }
+
+    /// The running means, two values for each value of a variable, in the order of the variables.
+    pub(crate) fn state(&self) -> impl Iterator<Item = (String, &[usize], StateValues<'_>)> {
+        self.parameters.iter().flat_map(|Parameter { name, variable, moments }| {
+            let [first, second] = match moments {
+                Moments::Host { first, second } => [StateValues::Host(first), StateValues::Host(second)],
+                Moments::Device { first, second } => [StateValues::Device(first), StateValues::Device(second)],
+            };
+            [(state_name(name, FIRST), variable.dims(), first), (state_name(name, SECOND), variable.dims(), second)]
+        })
+    }
+
+    /// Goes on where a saved state stopped. `take` gives, and gives away, the values of a name.
+    pub(crate) fn resume<E: From<candle_core::Error>>(
+        variables: Vec<(String, Var)>,
+        settings: AdamSettings,
+        steps: u64,
+        mut take: impl FnMut(&str) -> std::result::Result<Vec<f32>, E>,
+    ) -> std::result::Result<Self, E> {
+        let parameters = variables
+            .into_iter()
+            .map(|(name, variable)| {
+                let first = take(&state_name(&name, FIRST))?;
+                let second = take(&state_name(&name, SECOND))?;
+                let moments = Moments::from_values(first, second, &variable)?;
+                Ok(Parameter { name, moments, variable })
+            })
+            .collect::<std::result::Result<Vec<_>, E>>()?;
+        Ok(Self::assemble(parameters, settings, steps))
+    }
+}
+
+const FIRST: &str = "adam.first";
+const SECOND: &str = "adam.second";
+
+/// Under which name a file holds a running mean of the named variable.
+pub(crate) fn state_name(variable: &str, moment: &str) -> String {
+    format!("{moment}.{variable}")
+}
+
+/// The names of the state of the named variable.
+pub(crate) fn state_names(variable: &str) -> [String; 2] {
+    [state_name(variable, FIRST), state_name(variable, SECOND)]
+}
+
+/// Whether a file holds the optimizer's state under this name, and not a weight of the network.
+pub(crate) fn is_state_name(name: &str) -> bool {
+    [FIRST, SECOND].iter().any(|moment| name.strip_prefix(moment).is_some_and(|rest| rest.starts_with('.')))
+}
+
+/// Where the values of a running mean lie.
+pub(crate) enum StateValues<'a> {
+    Host(&'a [f32]),
+    Device(&'a Tensor),
+}
+
+impl Moments {
+    fn zeros(variable: &Var) -> Result<Self> {
+        if variable.device().is_cpu() {
+            let zeros = || vec![0.0; variable.elem_count()];
+            return Ok(Self::Host { first: zeros(), second: zeros() });
+        }
+        Ok(Self::Device { first: variable.zeros_like()?.detach(), second: variable.zeros_like()?.detach() })
+    }
+
+    fn from_values(first: Vec<f32>, second: Vec<f32>, variable: &Var) -> Result<Self> {
+        match variable.device() {
+            Device::Cpu => Ok(Self::Host { first, second }),
+            device => Ok(Self::Device {
+                first: Tensor::from_vec(first, variable.shape(), device)?,
+                second: Tensor::from_vec(second, variable.shape(), device)?,
+            }),
+        }
+    }
+}
+
+/// One step of [`Adam`], in the making.
+#[must_use = "a step is complete only when it is finished"]
+pub struct AdamUpdate<'a> {
+    adam: &'a mut Adam,
+    step: AdamStep,
+    applied: usize,
+}
+
+impl AdamUpdate<'_> {
+    /// Updates one variable by its gradient, of the same shape.
+    ///
+    /// # Errors
+    /// Where the variable is not one of this optimizer's, or the gradient does not fit it.
+    pub fn apply(&mut self, variable: &Tensor, gradient: &Tensor) -> Result<()> {
+        let Some(&place) = self.adam.places.get(&variable.id()) else {
+            bail!("Adam was asked to update a tensor {:?} that is none of its variables", variable.shape());
+        };
+        if gradient.dims() != variable.dims() {
+            bail!("Adam got a gradient {:?} for a variable {:?}", gradient.shape(), variable.shape());
+        }
+        let Parameter { variable, moments, .. } = &mut self.adam.parameters[place];
+        match moments {
+            Moments::Host { first, second } => {
+                let update = HostUpdate { step: self.step, moments: RefCell::new((first, second)) };
+                variable.inplace_op2(&gradient.contiguous()?, &update)?;
+            }
+            Moments::Device { first, second } => {
+                *first = ((&*first * f64::from(self.step.beta1))? + (gradient * (1.0 - f64::from(self.step.beta1)))?)?;
+                let square = (gradient.sqr()? * (1.0 - f64::from(self.step.beta2)))?;
+                *second = ((&*second * f64::from(self.step.beta2))? + square)?;
+                let root = (second.sqrt()? + f64::from(self.step.epsilon))?;
+                let change = ((&*first * step_size(self.step))? / root)?;
+                variable.set(&(variable.as_detached_tensor() - change)?)?;
+            }
+        }
+        self.applied += 1;
+        Ok(())
+    }
+
+    /// Ends the step.
+    ///
+    /// # Errors
+    /// Where a variable was not updated.
+    pub fn finish(self) -> Result<()> {
+        let variables = self.adam.parameters.len();
+        if self.applied != variables {
+            bail!("Adam updated {} of {variables} variables in a step", self.applied);
+        }
+        Ok(())
+    }
+}
+
+/// `rate · √(1 - β₂ᵗ) / (1 - β₁ᵗ)`.
+fn step_size(step: AdamStep) -> f64 {
+    let steps = step.step as f64;
+    let correction = (1.0 - f64::from(step.beta2).powf(steps)).sqrt() / (1.0 - f64::from(step.beta1).powf(steps));
+    f64::from(step.learning_rate) * correction
+}
+
+/// The fused update of a variable on the CPU.
+struct HostUpdate<'a> {
+    step: AdamStep,
+    moments: RefCell<(&'a mut Vec<f32>, &'a mut Vec<f32>)>,
+}
+
+impl InplaceOp2 for HostUpdate<'_> {
+    fn name(&self) -> &'static str {
+        "adam"
+    }
+
+    fn cpu_fwd(
+        &self,
+        variable: &mut CpuStorage,
+        layout: &Layout,
+        gradient: &CpuStorage,
+        gradient_layout: &Layout,
+    ) -> Result<()> {
+        let (Some((start, end)), Some((from, to))) =
+            (layout.contiguous_offsets(), gradient_layout.contiguous_offsets())
+        else {
+            bail!("adam: expected contiguous tensors");
+        };
+        let CpuStorage::F32(variable) = variable else {
+            bail!("adam: expected an f32 variable");
+        };
+        let gradient = &gradient.as_slice::<f32>()?[from..to];
+        let mut moments = self.moments.borrow_mut();
+        let (first, second) = &mut *moments;
+        kernels::adam::step(self.step, &mut variable[start..end], gradient, first, second);
+        Ok(())
+    }
+}

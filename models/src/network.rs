@@ -1,0 +1,217 @@
+mod checkpoint;
+mod error;
+mod initial;
+mod layer;
+mod weights_file;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use candle_core::{DType, Device, Tensor, Var};
+use rand_chacha::ChaCha8Rng;
+
+pub use checkpoint::Checkpoint;
+pub use error::NetworkError;
+
+use crate::{Adam, Architecture, ModelCard};
+use layer::Computation;
+
+/// The candle network of an [`Architecture`].
+///
+/// Tensors are named after the layers: `block1_conv1.weight` `[out, in, 3, 3]` and `.bias` `[out]`,
+/// `block1_conv1_bn.weight`, `.bias`, `.running_mean` and `.running_var` `[channels]`, `fc1.weight`
+/// `[out, in]` and `.bias` `[out]`. All are f32.
+#[derive(Debug)]
+pub struct Network {
+    architecture: Architecture,
+    device: Device,
+    layers: Vec<(String, Computation)>,
+}
+
+/// Whether a forward pass serves or trains.
+#[derive(Debug)]
+pub enum Mode<'a> {
+    /// Running moments, no dropout, no graph: nothing is kept for a gradient.
+    Evaluation,
+    /// The batch's moments, which also update the running ones, and dropout; candle records the graph.
+    Training {
+        /// Where dropout's masks come from.
+        dropout: &'a mut ChaCha8Rng,
+    },
+}
+
+impl Network {
+    /// A network before training: Glorot-uniform weights, zero biases, batch normalisation that does nothing yet.
+    ///
+    /// Each tensor has a generator of its own, from the seed and the tensor's name, so its values depend
+    /// on nothing else: not on the device, the order, or the other layers.
+    ///
+    /// # Errors
+    /// Where the architecture cannot exist, or the device has no room.
+    pub fn new(architecture: &Architecture, seed: u64, device: &Device) -> Result<Self, NetworkError> {
+        architecture.validate()?;
+        let variables = layer::expected_tensors(architecture).into_iter().map(|(name, shape)| {
+            let variable = Var::from_vec(initial::values(&name, &shape, seed), shape, device)?;
+            Ok((name, variable))
+        });
+        Self::assemble(architecture, variables.collect::<Result<_, NetworkError>>()?, device)
+    }
+
+    /// A network of given tensors, which are copied to the device.
+    ///
+    /// # Errors
+    /// Where the architecture cannot exist, a name is missing or too many, or a shape or type differs.
+    pub fn from_tensors(
+        architecture: &Architecture,
+        tensors: BTreeMap<String, Tensor>,
+        device: &Device,
+    ) -> Result<Self, NetworkError> {
+        architecture.validate()?;
+        check_tensors(architecture, tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.dims())))?;
+        let variables = tensors.into_iter().map(|(name, tensor)| {
+            if tensor.dtype() != DType::F32 {
+                return Err(NetworkError::Type { name, found: format!("{:?}", tensor.dtype()) });
+            }
+            // A detached tensor is never a variable itself, so this copies.
+            Ok((name, Var::from_tensor(&tensor.to_device(device)?.detach())?))
+        });
+        Self::assemble(architecture, variables.collect::<Result<_, _>>()?, device)
+    }
+
+    /// Puts checked variables where they belong.
+    fn assemble(
+        architecture: &Architecture,
+        mut variables: BTreeMap<String, Var>,
+        device: &Device,
+    ) -> Result<Self, NetworkError> {
+        let layers = architecture
+            .layers()
+            .into_iter()
+            .map(|layer| {
+                let computation = Computation::new(&layer, &mut |name| {
+                    variables.remove(name).ok_or_else(|| NetworkError::Names {
+                        architecture: architecture.name.clone(),
+                        missing: vec![name.to_owned()],
+                        surplus: Vec::new(),
+                    })
+                })?;
+                Ok((layer.name, computation))
+            })
+            .collect::<Result<_, NetworkError>>()?;
+        Ok(Self { architecture: architecture.clone(), device: device.clone(), layers })
+    }
+
+    /// What it computes.
+    pub fn architecture(&self) -> &Architecture {
+        &self.architecture
+    }
+
+    /// Where it computes.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Every tensor by name, running moments included. They share memory with the network: training
+    /// changes them.
+    pub fn tensors(&self) -> BTreeMap<String, Tensor> {
+        self.named(Computation::tensors).map(|(name, variable)| (name, variable.as_detached_tensor())).collect()
+    }
+
+    /// The variables that training changes by gradient, in the order of the layers.
+    pub fn variables(&self) -> Vec<(String, Var)> {
+        self.named(Computation::variables).map(|(name, variable)| (name, variable.clone())).collect()
+    }
+
+    fn named<'a>(
+        &'a self,
+        list: impl Fn(&'a Computation) -> Vec<(&'static str, &'a Var)> + 'a,
+    ) -> impl Iterator<Item = (String, &'a Var)> {
+        self.layers.iter().flat_map(move |(layer, computation)| {
+            list(computation).into_iter().map(move |(part, variable)| (format!("{layer}.{part}"), variable))
+        })
+    }
+
+    /// Logits `[n, classes]` of pictures f32 `[n, channels, height, width]`.
+    ///
+    /// # Errors
+    /// Where the pictures do not have the architecture's input shape, or the device fails.
+    pub fn forward(&self, pictures: &Tensor, mut mode: Mode<'_>) -> Result<Tensor, NetworkError> {
+        self.check_input(pictures)?;
+        let mut values = match mode {
+            Mode::Evaluation => pictures.detach(),
+            Mode::Training { .. } => pictures.clone(),
+        };
+        for (_, computation) in &self.layers {
+            values = computation.forward(&values, &mut mode)?;
+        }
+        Ok(values)
+    }
+
+    fn check_input(&self, pictures: &Tensor) -> Result<(), NetworkError> {
+        let expected = self.architecture.input;
+        if pictures.dtype() == DType::F32 && pictures.rank() == 4 && pictures.dims()[1..] == expected {
+            return Ok(());
+        }
+        Err(NetworkError::Input { expected, found: pictures.dims().to_vec(), dtype: pictures.dtype() })
+    }
+
+    /// Writes the weights with the card in the header, atomically.
+    ///
+    /// # Errors
+    /// [`NetworkError::Write`]; the old file, if any, is untouched then.
+    pub fn save(&self, path: &Path, card: &ModelCard) -> Result<(), NetworkError> {
+        checkpoint::write(path, card, self, None)
+    }
+
+    /// Writes the weights, the card, the optimizer's state and the trainer's own notes, atomically, so
+    /// that [`Checkpoint::load`] goes on exactly where this stopped.
+    ///
+    /// # Errors
+    /// [`NetworkError::Write`]; the old file, if any, is untouched then.
+    pub fn save_checkpoint(
+        &self,
+        path: &Path,
+        card: &ModelCard,
+        adam: &Adam,
+        notes: &BTreeMap<String, String>,
+    ) -> Result<(), NetworkError> {
+        checkpoint::write(path, card, self, Some((adam, notes)))
+    }
+
+    /// Reads a network and its card from a file that [`save`](Self::save) or
+    /// [`save_checkpoint`](Self::save_checkpoint) wrote; a tensor at a time, so that memory holds it once.
+    ///
+    /// # Errors
+    /// [`NetworkError`]: where the file cannot be read, is damaged, has no card, or does not hold exactly
+    /// the tensors of the card's architecture.
+    pub fn load(path: &Path, device: &Device) -> Result<(Self, ModelCard), NetworkError> {
+        checkpoint::load(path, device)
+    }
+}
+
+/// Checks names both ways, and shapes.
+fn check_tensors<'a>(
+    architecture: &Architecture,
+    found: impl Iterator<Item = (&'a str, &'a [usize])>,
+) -> Result<(), NetworkError> {
+    let expected: BTreeMap<String, Vec<usize>> = layer::expected_tensors(architecture).into_iter().collect();
+    let mut missing: BTreeSet<&str> = expected.keys().map(String::as_str).collect();
+    let mut surplus = Vec::new();
+    for (name, shape) in found {
+        match expected.get(name) {
+            None => surplus.push(name.to_owned()),
+            Some(expected) if expected != shape => {
+                let (expected, found) = (expected.clone(), shape.to_vec());
+                return Err(NetworkError::Shape { name: name.to_owned(), expected, found });
+            }
+            Some(_) => _ = missing.remove(name),
+        }
+    }
+    if missing.is_empty() && surplus.is_empty() {
+        return Ok(());
+    }
+    let missing = missing.into_iter().map(str::to_owned).collect();
+    Err(NetworkError::Names { architecture: architecture.name.clone(), missing, surplus })
+}

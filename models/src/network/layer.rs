@@ -1,0 +1,161 @@
+use candle_core::{Tensor, Var};
+
+use super::{Mode, NetworkError};
+use crate::{
+    Architecture, Layer, LayerKind, Shape,
+    ops::{self, Activation},
+};
+
+/// Keras's `BatchNormalization(epsilon=0.001)`.
+const EPSILON: f32 = 1e-3;
+/// Keras's `BatchNormalization(momentum=0.99)`: the share of the old in the running moments.
+const MOMENTUM: f64 = 0.99;
+
+/// A layer with its tensors.
+#[derive(Debug)]
+pub(super) enum Computation {
+    Input,
+    Convolution { weight: Var, bias: Var, activation: Activation },
+    BatchNorm(BatchNorm),
+    MaxPool,
+    GlobalAveragePool,
+    Flatten,
+    Dropout { probability: f32 },
+    Dense { weight: Var, bias: Var, activation: Activation },
+}
+
+/// Batch normalisation, then ReLU.
+#[derive(Debug)]
+pub(super) struct BatchNorm {
+    scale: Var,
+    shift: Var,
+    running_mean: Var,
+    running_variance: Var,
+}
+
+/// The names and shapes of all tensors, in the order of the layers.
+pub(super) fn expected_tensors(architecture: &Architecture) -> Vec<(String, Vec<usize>)> {
+    let size = |shape| match shape {
+        Shape::Map { channels, .. } => channels,
+        Shape::Vector(features) => features,
+    };
+    let parts = |layer: &Layer| {
+        let (inputs, outputs) = (size(layer.input), size(layer.output));
+        match layer.kind {
+            LayerKind::Convolution { .. } => vec![("weight", vec![outputs, inputs, 3, 3]), ("bias", vec![outputs])],
+            LayerKind::Dense { .. } => vec![("weight", vec![outputs, inputs]), ("bias", vec![outputs])],
+            LayerKind::BatchNorm => {
+                ["weight", "bias", "running_mean", "running_var"].map(|part| (part, vec![outputs])).to_vec()
+            }
+            _ => Vec::new(),
+        }
+    };
+    let layers = architecture.layers();
+    layers
+        .iter()
+        .flat_map(|layer| parts(layer).into_iter().map(|(part, shape)| (format!("{}.{part}", layer.name), shape)))
+        .collect()
+}
+
+fn activation(relu: bool) -> Activation {
+    if relu { Activation::Relu } else { Activation::Identity }
+}
+
+impl Computation {
+    /// That of an architecture's layer, with the tensors that `take` gives for their names.
+    pub(super) fn new(
+        layer: &Layer,
+        take: &mut impl FnMut(&str) -> Result<Var, NetworkError>,
+    ) -> Result<Self, NetworkError> {
+        let mut part = |part: &str| take(&format!("{}.{part}", layer.name));
+        Ok(match layer.kind {
+            LayerKind::Input => Self::Input,
+            LayerKind::Convolution { relu } => {
+                Self::Convolution { weight: part("weight")?, bias: part("bias")?, activation: activation(relu) }
+            }
+            LayerKind::BatchNorm => Self::BatchNorm(BatchNorm {
+                scale: part("weight")?,
+                shift: part("bias")?,
+                running_mean: part("running_mean")?,
+                running_variance: part("running_var")?,
+            }),
+            LayerKind::MaxPool => Self::MaxPool,
+            LayerKind::GlobalAveragePool => Self::GlobalAveragePool,
+            LayerKind::Flatten => Self::Flatten,
+            LayerKind::Dropout { probability } => Self::Dropout { probability },
+            LayerKind::Dense { relu } => {
+                Self::Dense { weight: part("weight")?, bias: part("bias")?, activation: activation(relu) }
+            }
+        })
+    }
+
+    /// What training changes by gradient.
+    pub(super) fn variables(&self) -> Vec<(&'static str, &Var)> {
+        match self {
+            Self::Convolution { weight, bias, .. } | Self::Dense { weight, bias, .. } => {
+                vec![("weight", weight), ("bias", bias)]
+            }
+            Self::BatchNorm(norm) => vec![("weight", &norm.scale), ("bias", &norm.shift)],
+            _ => Vec::new(),
+        }
+    }
+
+    /// All that a file holds.
+    pub(super) fn tensors(&self) -> Vec<(&'static str, &Var)> {
+        let mut tensors = self.variables();
+        if let Self::BatchNorm(norm) = self {
+            tensors.extend([("running_mean", &norm.running_mean), ("running_var", &norm.running_variance)]);
+        }
+        tensors
+    }
+
+    pub(super) fn forward(&self, input: &Tensor, mode: &mut Mode<'_>) -> candle_core::Result<Tensor> {
+        let part = |variable: &Var| match mode {
+            Mode::Evaluation => variable.as_detached_tensor(),
+            Mode::Training { .. } => variable.as_tensor().clone(),
+        };
+        match self {
+            Self::Input => Ok(input.clone()),
+            Self::Convolution { weight, bias, activation } => {
+                ops::conv3x3(input, &part(weight), &part(bias), *activation)
+            }
+            Self::BatchNorm(norm) => match mode {
+                Mode::Evaluation => norm.evaluate(input),
+                Mode::Training { .. } => norm.train(input),
+            },
+            Self::MaxPool => ops::max_pool2x2(input),
+            Self::GlobalAveragePool => ops::global_average_pool(input),
+            Self::Flatten => input.flatten_from(1),
+            Self::Dropout { probability } => match mode {
+                Mode::Evaluation => Ok(input.clone()),
+                Mode::Training { dropout } => ops::dropout(input, *probability, dropout),
+            },
+            Self::Dense { weight, bias, activation } => ops::dense(input, &part(weight), &part(bias), *activation),
+        }
+    }
+}
+
+impl BatchNorm {
+    fn train(&self, input: &Tensor) -> candle_core::Result<Tensor> {
+        let (output, moments) = ops::batch_norm(input, &self.scale, &self.shift, EPSILON, Activation::Relu)?;
+        self.remember(&moments)?;
+        Ok(output)
+    }
+
+    fn evaluate(&self, input: &Tensor) -> candle_core::Result<Tensor> {
+        let deviation = (self.running_variance.as_detached_tensor() + f64::from(EPSILON))?.sqrt()?;
+        let factor = (self.scale.as_detached_tensor() / deviation)?;
+        let offset = (self.shift.as_detached_tensor() - (self.running_mean.as_detached_tensor() * &factor)?)?;
+        ops::batch_norm_with(input, &factor, &offset, Activation::Relu)
+    }
+
+    /// Moves the running moments towards those of a batch.
+    fn remember(&self, moments: &ops::BatchMoments) -> candle_core::Result<()> {
+        let blend = |running: &Var, batch: &Tensor| {
+            let blended = ((running.as_detached_tensor() * MOMENTUM)? + (batch * (1.0 - MOMENTUM))?)?;
+            running.set(&blended)
+        };
+        blend(&self.running_mean, &moments.mean)?;
+        blend(&self.running_variance, &moments.variance)
+    }
+}
