@@ -1,1 +1,20 @@
 //! Serves an ONNX picture classifier through tract or ONNX Runtime.
+mod choice;
+mod description;
+mod engine;
+mod error;
+mod labels;
+mod model;
+mod onnx_file;
+mod prediction;
+mod protobuf;
+mod signature;
+mod worker;
+
+pub use choice::{EngineChoice, ParseEngineError};
+pub use description::{ModelDescription, OperatorCount, TensorDescription, WeightsDescription, describe};
+pub use engine::{EngineReport, NodeCount};
+pub use error::{Cause, GraphProblem, RuntimeError};
+pub use model::{Model, ModelBuilder};
+pub use prediction::Prediction;
+pub use worker::THREAD_NAME_PREFIX;

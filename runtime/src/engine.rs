@@ -1,0 +1,145 @@
+//! The seam between models and what computes them.
+
+#[cfg(feature = "ort")]
+pub(crate) mod onnxruntime;
+#[cfg(feature = "tract")]
+pub(crate) mod tract;
+
+use std::{fmt, sync::Arc};
+
+use rayon::ThreadPool;
+use serde::Serialize;
+
+use crate::{EngineChoice, RuntimeError, error::Cause, onnx_file::OnnxFile, signature::Signature};
+
+/// What computes a graph. One thread owns it.
+pub(crate) trait Engine {
+    /// Computes the outputs, `[batch, classes]`, of preprocessed pictures, `[batch, 3, height, width]`.
+    fn run(&mut self, input: Vec<f32>, batch: usize) -> Result<Vec<f32>, Cause>;
+
+    /// What runs where.
+    fn report(&self) -> EngineReport;
+}
+
+/// What an engine needs to know.
+pub(crate) struct EngineOptions {
+    pub signature: Signature,
+    /// Height and width of the pictures.
+    pub size: [usize; 2],
+    pub threads: usize,
+    /// The model's own threads, as many as [`threads`](Self::threads).
+    pub pool: Arc<ThreadPool>,
+}
+
+/// What runs where.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EngineReport {
+    /// `tract`, `onnxruntime cpu` or `onnxruntime cuda`.
+    pub engine: &'static str,
+    /// The engine's version.
+    pub version: String,
+    /// Threads that compute.
+    pub threads: usize,
+    /// Why this engine, where [`EngineChoice::Auto`] chose.
+    pub selection: Option<String>,
+    /// How many nodes of each operator run on which provider, most first. With tract, the operators are
+    /// those of its optimised graph; with ONNX Runtime, those that it gave to the provider.
+    pub nodes: Vec<NodeCount>,
+}
+
+/// Nodes of one operator on one provider.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NodeCount {
+    /// `tract`, `CPUExecutionProvider`, `CUDAExecutionProvider`.
+    pub provider: String,
+    /// The operator.
+    pub operator: String,
+    /// How many nodes.
+    pub nodes: usize,
+}
+
+impl fmt::Display for EngineReport {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} {}, {} thread(s)", self.engine, self.version, self.threads)?;
+        if let Some(selection) = &self.selection {
+            write!(formatter, " ({selection})")?;
+        }
+        let mut provider = None;
+        for count in &self.nodes {
+            if provider != Some(&count.provider) {
+                write!(formatter, "\n  {}:", count.provider)?;
+                provider = Some(&count.provider);
+            }
+            write!(formatter, " {}×{}", count.nodes, count.operator)?;
+        }
+        Ok(())
+    }
+}
+
+/// Loads a file into the engine that was asked for.
+///
+/// # Errors
+/// [`RuntimeError`], where the engine is not there or does not accept the file. Only
+/// [`EngineChoice::Auto`] turns to another engine, and only where ONNX Runtime's library is missing or unusable.
+pub(crate) fn load(
+    choice: EngineChoice,
+    file: OnnxFile,
+    options: EngineOptions,
+) -> Result<(Box<dyn Engine>, Option<String>), RuntimeError> {
+    match choice {
+        EngineChoice::Tract => Ok((load_tract(file, options)?, None)),
+        EngineChoice::Ort => Ok((load_onnxruntime(&file, options, false)?, None)),
+        EngineChoice::OrtCuda => Ok((load_onnxruntime(&file, options, true)?, None)),
+        EngineChoice::Auto => match find_onnxruntime() {
+            Ok(library) => {
+                let selection = format!("chosen by auto: its library is {library}");
+                Ok((load_onnxruntime(&file, options, false)?, Some(selection)))
+            }
+            Err(reason) => {
+                let selection = format!("chosen by auto: {}", chain(&reason));
+                Ok((load_tract(file, options)?, Some(selection)))
+            }
+        },
+    }
+}
+
+/// An error with all its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(feature = "tract")]
+fn load_tract(file: OnnxFile, options: EngineOptions) -> Result<Box<dyn Engine>, RuntimeError> {
+    Ok(Box::new(tract::TractEngine::load(file, options)?))
+}
+
+#[cfg(not(feature = "tract"))]
+fn load_tract(_: OnnxFile, _: EngineOptions) -> Result<Box<dyn Engine>, RuntimeError> {
+    Err(RuntimeError::NotCompiled { engine: "tract", feature: "tract" })
+}
+
+#[cfg(feature = "ort")]
+fn load_onnxruntime(file: &OnnxFile, options: EngineOptions, cuda: bool) -> Result<Box<dyn Engine>, RuntimeError> {
+    Ok(Box::new(onnxruntime::OnnxRuntimeEngine::load(file, options, cuda)?))
+}
+
+#[cfg(not(feature = "ort"))]
+fn load_onnxruntime(_: &OnnxFile, _: EngineOptions, _: bool) -> Result<Box<dyn Engine>, RuntimeError> {
+    Err(RuntimeError::NotCompiled { engine: "ort", feature: "ort" })
+}
+
+#[cfg(feature = "ort")]
+fn find_onnxruntime() -> Result<String, RuntimeError> {
+    onnxruntime::library::load().map(|loaded| loaded.path.display().to_string())
+}
+
+#[cfg(not(feature = "ort"))]
+fn find_onnxruntime() -> Result<String, RuntimeError> {
+    Err(RuntimeError::NotCompiled { engine: "ort", feature: "ort" })
+}

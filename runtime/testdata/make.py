@@ -1,0 +1,145 @@
+"""Writes the small ONNX files that the tests of this crate read.
+
+pip install onnx numpy onnxruntime; python make.py
+"""
+
+import json
+import os
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+SIZE, CLASSES = 12, 3
+random = np.random.RandomState(7)
+
+
+def normal(*shape, scale):
+    return (random.randn(*shape) * scale).astype(np.float32)
+
+
+WEIGHTS = {
+    "block1_conv1.weight": normal(8, 3, 3, 3, scale=0.3),
+    "block1_conv1.bias": normal(8, scale=0.1),
+    "block2_conv1.weight": normal(12, 8, 3, 3, scale=0.2),
+    "block2_conv1.bias": normal(12, scale=0.1),
+    "predictions.weight": normal(CLASSES, 12, scale=0.5),
+    "predictions.bias": normal(CLASSES, scale=0.1),
+}
+
+PREPROCESS = {
+    "height": SIZE, "width": SIZE, "fit": "stretch", "filter": "bilinear", "antialias": False,
+    "channel_order": "rgb", "scale": 1 / 255, "mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0],
+}
+METADATA = {
+    "names": json.dumps({"0": "dark", "1": "green", "2": "light"}),
+    "demitasse.preprocess": json.dumps(PREPROCESS),
+    "demitasse.metrics": json.dumps([{"data": "nothing", "engine": "none", "correct": 1, "pictures": 3}]),
+    "demitasse.provenance": json.dumps(
+        {"created_by": "make.py", "weights": None, "data": None, "epochs": 0, "quantization": None}
+    ),
+}
+
+
+def convolution(number, source, weight, bias):
+    name = f"block{number}_conv1"
+    return [
+        helper.make_node("Conv", [source, weight, bias], [f"{name}_out"], name, kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", [f"{name}_out"], [f"{name}_relu_out"], f"{name}_relu"),
+    ]
+
+
+def pool(number, source):
+    name = f"block{number}_pool"
+    return helper.make_node("MaxPool", [source], [f"{name}_out"], name, kernel_shape=[2, 2], strides=[2, 2])
+
+
+def head(source, weight, bias, output):
+    return [
+        helper.make_node("GlobalAveragePool", [source], ["gap_out"], "global_average_pool"),
+        helper.make_node("Flatten", ["gap_out"], ["flatten_out"], "flatten", axis=1),
+        helper.make_node("Gemm", ["flatten_out", weight, bias], [output], "predictions", transB=1),
+    ]
+
+
+def plain(output="logits"):
+    nodes = convolution(1, "input", "block1_conv1.weight", "block1_conv1.bias")
+    nodes += [pool(1, "block1_conv1_relu_out")]
+    nodes += convolution(2, "block1_pool_out", "block2_conv1.weight", "block2_conv1.bias")
+    return nodes + head("block2_conv1_relu_out", "predictions.weight", "predictions.bias", output)
+
+
+def tensors(values):
+    return [numpy_helper.from_array(value, name) for name, value in values.items()]
+
+
+def save(name, nodes, values, metadata, shape=("N", 3, SIZE, SIZE), outputs=(("logits", ("N", CLASSES)),), extra=()):
+    inputs = [helper.make_tensor_value_info("input", TensorProto.FLOAT, shape), *extra]
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs]
+    graph = helper.make_graph(nodes, "tiny", inputs, outputs, tensors(values))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], producer_name="make.py", ir_version=8)
+    helper.set_model_props(model, metadata)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, os.path.join(HERE, name))
+
+
+def quantized():
+    """Static QDQ: weights int8 per output channel; activations uint8, asymmetric where they are negative."""
+    values, nodes = {}, []
+
+    def constant(name, value, dtype):
+        values[name] = np.asarray(value, dtype)
+        return name
+
+    def activation(source, scale, zero_point):
+        scale = constant(f"{source}.scale", scale, np.float32)
+        zero_point = constant(f"{source}.zero_point", zero_point, np.uint8)
+        nodes.append(helper.make_node("QuantizeLinear", [source, scale, zero_point], [f"{source}_q"]))
+        nodes.append(helper.make_node("DequantizeLinear", [f"{source}_q", scale, zero_point], [f"{source}_dq"]))
+        return f"{source}_dq"
+
+    def weight(layer, source_scale):
+        value = WEIGHTS[f"{layer}.weight"]
+        scale = np.abs(value).reshape(len(value), -1).max(1) / 127
+        shaped = scale.reshape(-1, *[1] * (value.ndim - 1))
+        names = [
+            constant(f"{layer}.weight_q", np.rint(value / shaped), np.int8),
+            constant(f"{layer}.weight.scale", scale, np.float32),
+            constant(f"{layer}.weight.zero_point", np.zeros(len(value)), np.int8),
+        ]
+        nodes.append(helper.make_node("DequantizeLinear", names, [f"{layer}.weight_dq"], axis=0))
+        names = [
+            constant(f"{layer}.bias_q", np.rint(WEIGHTS[f"{layer}.bias"] / (scale * source_scale)), np.int32),
+            constant(f"{layer}.bias.scale", scale * source_scale, np.float32),
+            constant(f"{layer}.bias.zero_point", np.zeros(len(value)), np.int32),
+        ]
+        nodes.append(helper.make_node("DequantizeLinear", names, [f"{layer}.bias_dq"], axis=0))
+        return f"{layer}.weight_dq", f"{layer}.bias_dq"
+
+    source = activation("input", 2.5 / 255, 102)
+    nodes += convolution(1, source, *weight("block1_conv1", 2.5 / 255))
+    source = activation("block1_conv1_relu_out", 3 / 255, 0)
+    nodes += [pool(1, source)]
+    source = activation("block1_pool_out", 3 / 255, 0)
+    nodes += convolution(2, source, *weight("block2_conv1", 3 / 255))
+    source = activation("block2_conv1_relu_out", 4 / 255, 0)
+    nodes += head(source, *weight("predictions", 2 / 255), "logits")
+    flatten = next(node for node in nodes if node.op_type == "Flatten")
+    gemm = next(node for node in nodes if node.op_type == "Gemm")
+    nodes.remove(gemm)
+    gemm.input[0] = activation(flatten.output[0], 2 / 255, 0)
+    nodes.append(gemm)
+    return nodes, values
+
+
+if __name__ == "__main__":
+    save("tiny.onnx", plain(), WEIGHTS, METADATA)
+    save("tiny-qdq.onnx", *quantized(), METADATA)
+    softmax = [*plain("logits"), helper.make_node("Softmax", ["logits"], ["probabilities"], "softmax", axis=1)]
+    names = {"names": "{0: 'dark', 1: 'green', 2: \"light's\"}"}
+    save("foreign-softmax.onnx", softmax, WEIGHTS, names, outputs=[("probabilities", ("N", CLASSES))])
+    save("fixed-batch.onnx", plain(), WEIGHTS, METADATA, (2, 3, SIZE, SIZE), [("logits", (2, CLASSES))])
+    nhwc = [helper.make_node("Transpose", ["input"], ["nchw"], "transpose", perm=[0, 3, 1, 2]), *plain()]
+    nhwc[1].input[0] = "nchw"
+    save("channels-last.onnx", nhwc, WEIGHTS, {}, ("N", SIZE, SIZE, 3))
