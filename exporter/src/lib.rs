@@ -1,1 +1,49 @@
 //! Writes a trained network as ONNX, quantized if asked, and proves that nothing was lost.
+//!
+//! [`export`] reads a run folder, folds batch normalisation into the convolutions, writes the graph, and then
+//! runs the file on the run's own pictures in tract, in ONNX Runtime where its library is found, and in
+//! candle-onnx where it knows the operators. The file gets its name only when the answers are the network's.
+//! Labels, preprocessing, provenance and the accuracy measured on the file are in its metadata.
+//!
+//! - Input `input`: f32 `[N, 3, height, width]`, batch symbolic. Output `logits`: f32 `[N, classes]`.
+//! - Nodes and constants carry the names of the layers: `block1_conv1`, `block1_conv1.weight`.
+//! - [`Scheme`]: static int8 (QDQ), dynamic int8 for dense layers, or f16 weights.
+//!
+//! Architecture invariant: no weights are changed by gradients here.
+//!
+//! ```no_run
+//! use exporter::{ExportOptions, Scheme, export};
+//! use models::RunFolder;
+//!
+//! let run = RunFolder::open("runs/coffee".as_ref())?;
+//! let options = ExportOptions { quantize: Some(Scheme::Int8), ..ExportOptions::new("coffee.onnx") };
+//! let report = export(&run, &options)?;
+//! println!("{report}");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod error;
+mod export;
+mod folded;
+mod forward;
+mod graph;
+mod onnx_file;
+mod options;
+mod pictures;
+mod progress;
+mod quantization;
+mod report;
+#[cfg(test)]
+mod testing;
+mod tolerance;
+mod verification;
+
+pub use error::ExportError;
+pub use export::{export, export_with_progress};
+pub use graph::{BATCH, INPUT, OUTPUT};
+pub use options::{ExportOptions, Opset, OpsetError, Scheme, VerifyOn, Weights};
+pub use progress::Progress;
+pub use quantization::calibration::{CalibrationReport, Clipping, ClippingError};
+pub use report::{AbsentEngine, EngineVerification, ExportReport, Reference, Verification};
+pub use tolerance::Tolerance;
+pub use verification::GateFailure;

@@ -1,2 +1,180 @@
-//! exporter.
-fn main() {}
+//! Writes the network of a run folder as ONNX, and verifies the file.
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use clap::{Parser, ValueEnum};
+use exporter::{ExportError, ExportOptions, ExportReport, Opset, Progress, Scheme, VerifyOn, Weights};
+use indicatif::{ProgressBar, ProgressStyle};
+use models::RunFolder;
+
+/// Write the network of a run as ONNX, and verify the file.
+///
+/// The file is compared with the network in tract, in ONNX Runtime where its library is found, and, unless
+/// quantized, in candle-onnx. It is only left in place if its answers are the network's.
+///
+/// Exit codes: 0 the file is written and verified; 1 an error that you can fix; 2 wrong usage; 3 the file was
+/// written, but does not compute what it should, and was removed.
+#[derive(Debug, Parser)]
+#[command(name = "exporter", version)]
+struct Args {
+    /// The run folder that `trainer fit --run` wrote
+    run: PathBuf,
+
+    /// The ONNX file to write
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+
+    /// Make the numbers smaller; alone it means int8
+    #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "int8", value_name = "SCHEME")]
+    quantize: Option<Scheme>,
+
+    /// Version of ONNX's operators, 13 to 21
+    #[arg(long, default_value_t, value_name = "N")]
+    opset: Opset,
+
+    /// Which weights of the run
+    #[arg(long, value_enum, default_value_t)]
+    weights: Weights,
+
+    /// Training pictures that int8 is calibrated on, evenly from all classes
+    #[arg(long, default_value_t = 128, value_name = "N")]
+    calibration_pictures: usize,
+
+    /// Most pictures to verify with, evenly from all classes
+    #[arg(long, default_value_t = 256, value_name = "N")]
+    verify_pictures: usize,
+
+    /// What to verify with
+    #[arg(long, value_enum, default_value_t)]
+    verify_on: VerifyOn,
+
+    /// Where the run's pictures are now, if they have moved
+    #[arg(long, value_name = "DIR")]
+    pictures: Option<PathBuf>,
+
+    /// Share of the verification pictures that an int8 file may get wrong beyond those that the network gets
+    /// wrong; one picture is always forgiven, unless this is 0
+    #[arg(long, default_value_t = 0.02, value_name = "SHARE", value_parser = share)]
+    max_drop: f64,
+
+    /// Threads to compute with; 0 for all cores
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    threads: usize,
+
+    /// Form of the report on standard output
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Format {
+    /// A table
+    #[default]
+    Text,
+    /// One JSON object
+    Json,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err("expected a share from 0 to 1".to_owned()),
+    }
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let format = args.format;
+    match run(args) {
+        Ok(report) => match print(&report, format) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error, 1),
+        },
+        Err(error) => {
+            if let Some(ExportError::Gate { report, .. }) = error.downcast_ref() {
+                if let Err(error) = print(report, format) {
+                    return fail(&error, 1);
+                }
+                return fail(&error, 3);
+            }
+            fail(&error, 1)
+        }
+    }
+}
+
+/// Prints the whole chain of causes.
+fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
+    eprintln!("error: {error}");
+    error.chain().skip(1).for_each(|cause| eprintln!("  because: {cause}"));
+    ExitCode::from(code)
+}
+
+fn run(args: Args) -> anyhow::Result<ExportReport> {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(args.threads)
+        .build_global()
+        .context("cannot start the threads to compute with")?;
+    let run = RunFolder::open(&args.run)?;
+    let options = ExportOptions {
+        output: args.output,
+        quantize: args.quantize,
+        opset: args.opset,
+        weights: args.weights,
+        calibration_pictures: args.calibration_pictures,
+        verify_pictures: args.verify_pictures,
+        verify_on: args.verify_on,
+        pictures: args.pictures,
+        max_drop: args.max_drop,
+        threads: args.threads,
+    };
+    let mut bars = Bars::default();
+    let report = exporter::export_with_progress(&run, &options, &mut bars);
+    bars.finish();
+    Ok(report?)
+}
+
+/// Prints a report; a reader that has gone away is no error.
+fn print(report: &ExportReport, format: Format) -> anyhow::Result<()> {
+    let text = match format {
+        Format::Text => report.to_string(),
+        Format::Json => serde_json::to_string_pretty(report)?,
+    };
+    match writeln!(io::stdout().lock(), "{text}") {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("cannot write the report to standard output"),
+    }
+}
+
+/// One progress bar per stage, on standard error; none where that is no terminal.
+#[derive(Default)]
+struct Bars {
+    bar: Option<ProgressBar>,
+}
+
+impl Bars {
+    fn finish(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Progress for Bars {
+    fn start(&mut self, stage: &str, pictures: usize) {
+        self.finish();
+        let bar = ProgressBar::new(pictures as u64).with_message(stage.to_owned());
+        let style = ProgressStyle::with_template("{msg:>16} {wide_bar} {pos}/{len} pictures, {eta} left");
+        self.bar = Some(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())));
+    }
+
+    fn advance(&mut self, pictures: usize) {
+        if let Some(bar) = &self.bar {
+            bar.inc(pictures as u64);
+        }
+    }
+}

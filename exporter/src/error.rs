@@ -1,0 +1,163 @@
+use std::{io, path::PathBuf};
+
+use models::{DecodeError, NetworkError, PreprocessError, RunFolderError};
+use runtime::RuntimeError;
+
+use crate::{ExportReport, GateFailure};
+
+/// Why there is no ONNX file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExportError {
+    /// The run folder cannot be read.
+    #[error(transparent)]
+    Run(#[from] RunFolderError),
+    /// The weights cannot be loaded, or the network cannot be run.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// The run folder's files do not belong together.
+    #[error(
+        "{} has weights for the classes {} and a split with the classes {}; they are of different runs",
+        run.display(), weights.join(", "), split.join(", ")
+    )]
+    Labels {
+        /// The run folder.
+        run: PathBuf,
+        /// The labels of the weights' card.
+        weights: Vec<String>,
+        /// The labels of the split.
+        split: Vec<String>,
+    },
+    /// The architecture needs a tensor that is not there.
+    #[error("the weights have no tensor '{name}'; use the weights and the architecture of one and the same run")]
+    MissingTensor {
+        /// The tensor.
+        name: String,
+    },
+    /// A tensor cannot be read.
+    #[error("the tensor '{name}' cannot be read")]
+    Tensor {
+        /// The tensor.
+        name: String,
+        /// What candle says.
+        source: candle_core::Error,
+    },
+    /// NaN or infinity among the weights.
+    #[error(
+        "the weights of '{name}' are not all finite numbers: training has diverged; export other weights \
+         (--weights best), or train again with a lower learning rate"
+    )]
+    NotFinite {
+        /// The tensor or layer.
+        name: String,
+    },
+    /// A weight that f16 cannot hold.
+    #[error("'{name}' has a weight beyond 65,504, the largest f16; quantize with int8 instead")]
+    OutsideHalf {
+        /// The tensor.
+        name: String,
+    },
+    /// No range is known for a layer.
+    #[error("the activations of '{name}' were not calibrated")]
+    NotCalibrated {
+        /// The layer.
+        name: String,
+    },
+    /// Calibration was asked to look at nothing.
+    #[error(
+        "int8 needs pictures to calibrate on, and the run's training side has none, or --calibration-pictures is 0"
+    )]
+    NoCalibrationPictures,
+    /// Verification was asked to look at nothing.
+    #[error("the file cannot be verified with no pictures; use --verify-pictures 1 or more")]
+    NoVerificationPictures,
+    /// The file would be larger than protobuf allows.
+    #[error(
+        "the ONNX file would have {bytes} bytes; protobuf allows {limit}; quantize it (--quantize), or train a \
+         narrower network (--width)"
+    )]
+    TooLarge {
+        /// Bytes of the file.
+        bytes: u64,
+        /// The most that is allowed.
+        limit: u64,
+    },
+    /// The ONNX file cannot be written.
+    #[error("cannot write {}; its folder must exist and have room", path.display())]
+    Write {
+        /// The ONNX file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file of the run cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A picture of the run cannot be read.
+    #[error(
+        "cannot read {}, a picture of the run; say where its pictures are now with --pictures, or verify with \
+         --verify-on noise (int8 needs the pictures all the same)",
+        path.display()
+    )]
+    PictureGone {
+        /// The picture.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A picture is another than the one that the run saw.
+    #[error(
+        "{} has changed since the run; restore it, train again, or verify with --verify-on noise (int8 needs the \
+         pictures all the same)",
+        path.display()
+    )]
+    PictureChanged {
+        /// The picture.
+        path: PathBuf,
+    },
+    /// A picture cannot be decoded.
+    #[error("cannot decode {}", path.display())]
+    Decode {
+        /// The picture.
+        path: PathBuf,
+        /// Why not.
+        source: DecodeError,
+    },
+    /// A picture cannot be preprocessed.
+    #[error("cannot preprocess {}", path.display())]
+    Preprocess {
+        /// The picture.
+        path: PathBuf,
+        /// Why not.
+        source: PreprocessError,
+    },
+    /// candle fails.
+    #[error("candle failed while {doing}")]
+    Candle {
+        /// What it was doing.
+        doing: &'static str,
+        /// What it says.
+        source: candle_core::Error,
+    },
+    /// An engine does not load or run the file. No file is left.
+    #[error("the file was written, but {engine} cannot use it; it was removed")]
+    Engine {
+        /// The engine.
+        engine: &'static str,
+        /// What it says.
+        source: RuntimeError,
+    },
+    /// The file does not compute what the network computes. No file is left.
+    #[error("{}; the file was removed", failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Gate {
+        /// What did not hold, engine by engine.
+        failures: Vec<GateFailure>,
+        /// All that was measured.
+        report: Box<ExportReport>,
+    },
+}

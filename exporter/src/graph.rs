@@ -1,0 +1,231 @@
+use candle_onnx::onnx::{
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto, TypeProto, ValueInfoProto,
+    attribute_proto::AttributeType, tensor_proto::DataType, tensor_shape_proto, type_proto,
+};
+use models::Architecture;
+
+use crate::{
+    ExportError, Opset,
+    folded::{Affine, Operation, Step},
+    onnx_file::{Initializer, OnnxFile, Values},
+};
+
+/// The name of the graph's input: f32 `[N, channels, height, width]`.
+pub const INPUT: &str = "input";
+/// The name of the graph's output: f32 `[N, classes]`, before softmax.
+pub const OUTPUT: &str = "logits";
+/// The name of the batch dimension.
+pub const BATCH: &str = "N";
+
+/// How one precision writes what the layers of a network have in common.
+///
+/// A value is known by the name of the node that makes it; the graph's input and output excepted.
+pub(crate) trait Precision {
+    /// Writes weights and bias of a layer, and gives the names under which they are f32 values.
+    fn affine(
+        &mut self,
+        graph: &mut GraphBuilder,
+        layer: &str,
+        affine: Affine,
+    ) -> Result<(String, String), ExportError>;
+
+    /// Passes on what a layer made, quantized and dequantized where the precision does so. `made_by` is the
+    /// layer, or [`INPUT`].
+    fn activation(&mut self, _graph: &mut GraphBuilder, _made_by: &str, value: String) -> Result<String, ExportError> {
+        Ok(value)
+    }
+
+    /// Writes a dense layer, without what follows it. The node that makes the result is called `output`.
+    fn dense(&mut self, graph: &mut GraphBuilder, dense: Dense<'_>, affine: Affine) -> Result<(), ExportError> {
+        let (weight, bias) = self.affine(graph, dense.layer, affine)?;
+        graph.node("Gemm", dense.layer, &[dense.input, &weight, &bias], dense.output, vec![integer("transB", 1)]);
+        Ok(())
+    }
+}
+
+/// The names around a dense layer.
+pub(crate) struct Dense<'a> {
+    /// The layer, and its main node.
+    pub(crate) layer: &'a str,
+    /// The value that it takes.
+    pub(crate) input: &'a str,
+    /// The value that it makes.
+    pub(crate) output: &'a str,
+}
+
+/// Nodes and constants as they are added.
+#[derive(Debug, Default)]
+pub(crate) struct GraphBuilder {
+    nodes: Vec<NodeProto>,
+    initializers: Vec<Initializer>,
+}
+
+impl GraphBuilder {
+    /// Adds a node.
+    pub(crate) fn node(
+        &mut self,
+        operator: &str,
+        name: &str,
+        inputs: &[&str],
+        output: &str,
+        attribute: Vec<AttributeProto>,
+    ) {
+        self.nodes.push(NodeProto {
+            name: name.to_owned(),
+            op_type: operator.to_owned(),
+            input: inputs.iter().map(|&input| input.to_owned()).collect(),
+            output: vec![output.to_owned()],
+            attribute,
+            ..NodeProto::default()
+        });
+    }
+
+    /// Adds a node that makes several values.
+    pub(crate) fn node_with_outputs(&mut self, operator: &str, name: &str, input: &str, outputs: &[&str]) {
+        self.node(operator, name, &[input], "", Vec::new());
+        if let Some(node) = self.nodes.last_mut() {
+            node.output = outputs.iter().map(|&output| output.to_owned()).collect();
+        }
+    }
+
+    /// Adds a node whose only output has its name.
+    pub(crate) fn named(&mut self, operator: &str, name: String, inputs: &[&str]) -> String {
+        self.node(operator, &name, inputs, &name, Vec::new());
+        name
+    }
+
+    /// Adds a constant.
+    pub(crate) fn constant(&mut self, name: String, dims: Vec<usize>, values: Values) -> String {
+        self.initializers.push(Initializer { name: name.clone(), dims, values });
+        name
+    }
+
+    /// Adds an f32 constant.
+    pub(crate) fn f32_constant(
+        &mut self,
+        name: String,
+        dims: Vec<usize>,
+        values: Vec<f32>,
+    ) -> Result<String, ExportError> {
+        let values = Values::f32(values).map_err(|source| ExportError::Tensor { name: name.clone(), source })?;
+        Ok(self.constant(name, dims, values))
+    }
+}
+
+/// An attribute that is one whole number.
+pub(crate) fn integer(name: &str, value: i64) -> AttributeProto {
+    AttributeProto { name: name.to_owned(), r#type: AttributeType::Int as i32, i: value, ..AttributeProto::default() }
+}
+
+fn integers(name: &str, values: &[usize]) -> AttributeProto {
+    AttributeProto {
+        name: name.to_owned(),
+        r#type: AttributeType::Ints as i32,
+        ints: values.iter().map(|&value| value as i64).collect(),
+        ..AttributeProto::default()
+    }
+}
+
+/// Weights as f32, as they are.
+#[derive(Debug, Default)]
+pub(crate) struct Float;
+
+impl Precision for Float {
+    fn affine(
+        &mut self,
+        graph: &mut GraphBuilder,
+        layer: &str,
+        affine: Affine,
+    ) -> Result<(String, String), ExportError> {
+        let dims = affine.weight.dims().to_vec();
+        let weight = graph.constant(format!("{layer}.weight"), dims, Values::F32(affine.weight));
+        let bias = graph.f32_constant(format!("{layer}.bias"), vec![affine.bias.len()], affine.bias)?;
+        Ok((weight, bias))
+    }
+}
+
+/// Writes the graph of a network in one precision.
+///
+/// There is no `value_info`: shapes that are fixed to one batch size keep other engines from loading a file
+/// (tract: "Impossible to unify Sym(N) with Val(1)"), and every engine infers them anyway.
+///
+/// The mean over the map is an `AveragePool` as large as the map, not a `GlobalAveragePool`: it is the same
+/// arithmetic, and candle-onnx, which the file is verified with, knows only the former.
+pub(crate) fn build(
+    architecture: &Architecture,
+    steps: Vec<Step>,
+    opset: Opset,
+    precision: &mut dyn Precision,
+) -> Result<OnnxFile, ExportError> {
+    let mut graph = GraphBuilder::default();
+    let mut value = precision.activation(&mut graph, INPUT, INPUT.to_owned())?;
+    let last = steps.len().saturating_sub(1);
+    for (index, Step { name, operation }) in steps.into_iter().enumerate() {
+        let name = name.as_str();
+        let mut made = name.to_owned();
+        match operation {
+            Operation::Convolution(affine) => {
+                let (weight, bias) = precision.affine(&mut graph, name, affine)?;
+                let attributes =
+                    vec![integers("kernel_shape", &[3, 3]), integers("pads", &[1; 4]), integers("strides", &[1, 1])];
+                graph.node("Conv", name, &[&value, &weight, &bias], name, attributes);
+                made = graph.named("Relu", format!("{name}/relu"), &[name]);
+            }
+            Operation::MaxPool => {
+                let attributes = vec![integers("kernel_shape", &[2, 2]), integers("strides", &[2, 2])];
+                graph.node("MaxPool", name, &[&value], name, attributes);
+            }
+            Operation::GlobalAveragePool { height, width } => {
+                let mean = format!("{name}/mean");
+                let attributes = vec![integers("kernel_shape", &[height, width]), integers("strides", &[1, 1])];
+                graph.node("AveragePool", &mean, &[&value], &mean, attributes);
+                graph.node("Flatten", name, &[&mean], name, vec![integer("axis", 1)]);
+            }
+            Operation::Flatten => graph.node("Flatten", name, &[&value], name, vec![integer("axis", 1)]),
+            Operation::Dense { affine, relu } => {
+                let output = if index == last { OUTPUT } else { name };
+                precision.dense(&mut graph, Dense { layer: name, input: &value, output }, affine)?;
+                if relu {
+                    made = graph.named("Relu", format!("{name}/relu"), &[name]);
+                }
+            }
+        }
+        if index != last {
+            value = precision.activation(&mut graph, name, made)?;
+        }
+    }
+    Ok(model(architecture, opset, graph))
+}
+
+fn model(architecture: &Architecture, opset: Opset, graph: GraphBuilder) -> OnnxFile {
+    let header = ModelProto {
+        ir_version: opset.ir_version(),
+        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: opset.version() }],
+        producer_name: env!("CARGO_PKG_NAME").to_owned(),
+        producer_version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..ModelProto::default()
+    };
+    let [channels, height, width] = architecture.input;
+    let proto = GraphProto {
+        name: architecture.name.clone(),
+        node: graph.nodes,
+        input: vec![batch_of(INPUT, &[channels, height, width])],
+        output: vec![batch_of(OUTPUT, &[architecture.classes])],
+        ..GraphProto::default()
+    };
+    OnnxFile { header, graph: proto, initializers: graph.initializers }
+}
+
+/// An f32 value with the symbolic batch dimension in front of `dims`.
+fn batch_of(name: &str, dims: &[usize]) -> ValueInfoProto {
+    use tensor_shape_proto::{Dimension, dimension::Value};
+    let batch = Dimension { value: Some(Value::DimParam(BATCH.to_owned())), ..Dimension::default() };
+    let fixed = |&dim: &usize| Dimension { value: Some(Value::DimValue(dim as i64)), ..Dimension::default() };
+    let dim = std::iter::once(batch).chain(dims.iter().map(fixed)).collect();
+    let tensor = type_proto::Tensor { elem_type: DataType::Float as i32, shape: Some(TensorShapeProto { dim }) };
+    ValueInfoProto {
+        name: name.to_owned(),
+        r#type: Some(TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..TypeProto::default() }),
+        ..ValueInfoProto::default()
+    }
+}

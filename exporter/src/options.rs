@@ -1,0 +1,160 @@
+use std::{fmt, path::PathBuf, str::FromStr};
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+/// What an export is to be.
+#[derive(Clone, Debug)]
+pub struct ExportOptions {
+    /// The ONNX file; its folder must exist, an old file is replaced.
+    pub output: PathBuf,
+    /// How the numbers are made smaller; f32 as trained where none.
+    pub quantize: Option<Scheme>,
+    /// The version of ONNX's operators.
+    pub opset: Opset,
+    /// Which weights of the run.
+    pub weights: Weights,
+    /// How many pictures of the run's training side static int8 looks at.
+    pub calibration_pictures: usize,
+    /// The most pictures that the file is verified with.
+    pub verify_pictures: usize,
+    /// What the file is verified with.
+    pub verify_on: VerifyOn,
+    /// Where the run's pictures are now, if not where they were.
+    pub pictures: Option<PathBuf>,
+    /// The share of verification pictures that a quantized file may get wrong beyond those that the network
+    /// gets wrong. One picture is always forgiven, unless this is 0.
+    pub max_drop: f64,
+    /// Threads of the engines; all cores where 0.
+    pub threads: usize,
+}
+
+impl ExportOptions {
+    /// The defaults of the command line: f32, best weights, everything verified on the validation side.
+    pub fn new(output: impl Into<PathBuf>) -> Self {
+        Self {
+            output: output.into(),
+            quantize: None,
+            opset: Opset::default(),
+            weights: Weights::Best,
+            calibration_pictures: 128,
+            verify_pictures: 256,
+            verify_on: VerifyOn::Pictures,
+            pictures: None,
+            max_drop: 0.02,
+            threads: 0,
+        }
+    }
+}
+
+/// A way to make the numbers of a network smaller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Scheme {
+    /// Weights and activations in 8 bits, calibrated on training pictures (QDQ).
+    Int8,
+    /// Dense layers in 8 bits, their inputs quantized batch by batch; no calibration.
+    Dynamic,
+    /// Weights stored in 16 bits, computed with in f32.
+    Fp16,
+}
+
+/// Which weights of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Weights {
+    /// Those of the epoch with the best validation accuracy.
+    #[default]
+    Best,
+    /// Those after the last step.
+    Last,
+}
+
+/// What a file is verified with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum VerifyOn {
+    /// Pictures of the run's validation side; of its training side where there is no other.
+    #[default]
+    Pictures,
+    /// Pictures of random pixels, for a run whose pictures are gone: no accuracy, logits only.
+    Noise,
+}
+
+/// A version of ONNX's operators that all engines here have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Opset(u8);
+
+/// A version of ONNX's operators that we do not write.
+#[derive(Debug, thiserror::Error)]
+#[error("expected an opset from {} to {}, found '{found}'", Opset::OLDEST.0, Opset::NEWEST.0)]
+pub struct OpsetError {
+    found: String,
+}
+
+impl Opset {
+    /// The first that has quantization per channel.
+    pub const OLDEST: Self = Self(13);
+    /// The newest that the engines are tested with.
+    pub const NEWEST: Self = Self(21);
+
+    /// Checks the range.
+    ///
+    /// # Errors
+    /// Outside [`OLDEST`](Self::OLDEST) to [`NEWEST`](Self::NEWEST).
+    pub fn new(version: u8) -> Result<Self, OpsetError> {
+        let known = (Self::OLDEST.0..=Self::NEWEST.0).contains(&version);
+        if known { Ok(Self(version)) } else { Err(OpsetError { found: version.to_string() }) }
+    }
+
+    /// The number.
+    pub fn version(self) -> i64 {
+        i64::from(self.0)
+    }
+
+    /// The version of the file format that came with it (ONNX's `Versioning.md`).
+    pub fn ir_version(self) -> i64 {
+        match self.0 {
+            ..=14 => 7,
+            15..=18 => 8,
+            19..=20 => 9,
+            _ => 10,
+        }
+    }
+}
+
+/// 17: old enough for every engine in use, new enough that none has to convert it.
+impl Default for Opset {
+    fn default() -> Self {
+        Self(17)
+    }
+}
+
+impl FromStr for Opset {
+    type Err = OpsetError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let version = text.parse().map_err(|_| OpsetError { found: text.to_owned() })?;
+        Self::new(version)
+    }
+}
+
+impl fmt::Display for Opset {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn opsets_outside_the_range_are_refused() {
+        for text in ["12", "22", "0", "-3", "seventeen", "300"] {
+            let message = text.parse::<Opset>().expect_err(text).to_string();
+            assert!(message.contains("13 to 21") && message.contains(text), "{message}");
+        }
+        assert_eq!("17".parse::<Opset>().expect("known"), Opset::default());
+    }
+}

@@ -1,0 +1,26 @@
+use serde::Serialize;
+
+/// How much the logits of a file may differ from those of the network, as a share of the network's largest
+/// logit over all pictures compared. Relative, because the logits of an untrained network are around 0.01, and
+/// those of a trained one around 10.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tolerance {
+    /// The same arithmetic on the same numbers: no difference.
+    Exact,
+    /// The same numbers summed in another order, or through Winograd's transforms.
+    Close,
+    /// Weights rounded to f16, whose steps are a 2,048th of a value.
+    Approximate,
+}
+
+impl Tolerance {
+    /// The largest difference allowed, relative to the largest logit.
+    pub const fn share(self) -> f32 {
+        match self {
+            Self::Exact => 0.0,
+            Self::Close => 1e-3,
+            Self::Approximate => 2e-2,
+        }
+    }
+}

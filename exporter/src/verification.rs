@@ -1,0 +1,337 @@
+use std::{collections::HashMap, path::Path, time::Instant};
+
+use candle_core::Tensor;
+use models::{Mode, Network};
+use runtime::{EngineChoice, Model, RuntimeError};
+
+use crate::{
+    AbsentEngine, EngineVerification, ExportError, Progress, Reference, Scheme, Tolerance, Verification,
+    graph::{INPUT, OUTPUT},
+    pictures::Inputs,
+};
+
+/// Pictures that candle-onnx computes: it takes a node at a time and holds every tensor twice.
+const CANDLE_ONNX_PICTURES: usize = 2;
+/// Bytes of activations that a batch may take in candle.
+const BATCH_BYTES: usize = 256 << 20;
+
+/// What the network answers, to compare a file with.
+#[derive(Debug)]
+pub(crate) struct Expected {
+    classes: usize,
+    /// `[pictures, classes]`
+    logits: Vec<f32>,
+    labels: Option<Vec<usize>>,
+}
+
+impl Expected {
+    /// Runs the network on all inputs.
+    pub(crate) fn of(network: &Network, inputs: &Inputs, progress: &mut dyn Progress) -> Result<Self, ExportError> {
+        progress.start("network", inputs.len());
+        let architecture = network.architecture();
+        let batch = (BATCH_BYTES / architecture.serving_activation_bytes().max(1)).clamp(1, 16);
+        let mut logits = Vec::with_capacity(inputs.len() * architecture.classes);
+        for range in inputs.batches(batch) {
+            let pictures = range.len();
+            let tensor = inputs.tensor(range)?;
+            let failed = |source| ExportError::Candle { doing: "running the network", source };
+            let tensor = tensor.to_device(network.device()).map_err(failed)?;
+            let answers = network.forward(&tensor, Mode::Evaluation)?;
+            logits.extend(answers.flatten_all().and_then(|answers| answers.to_vec1::<f32>()).map_err(failed)?);
+            progress.advance(pictures);
+        }
+        Ok(Self { classes: architecture.classes, logits, labels: inputs.labels() })
+    }
+
+    /// The network's own part of the report.
+    pub(crate) fn reference(&self) -> Reference {
+        let correct = self.correct(&self.logits);
+        Reference {
+            engine: "candle cpu",
+            largest_logit: self.largest(),
+            correct,
+            accuracy: self.accuracy(correct, self.pictures()),
+        }
+    }
+
+    fn pictures(&self) -> usize {
+        self.logits.len() / self.classes.max(1)
+    }
+
+    fn largest(&self) -> f32 {
+        self.logits.iter().fold(0f32, |largest, logit| largest.max(logit.abs()))
+    }
+
+    fn correct(&self, logits: &[f32]) -> Option<usize> {
+        let rows = self.labels.as_ref()?.iter().zip(logits.chunks(self.classes));
+        Some(rows.filter(|(label, row)| first_class(row) == **label).count())
+    }
+
+    fn accuracy(&self, correct: Option<usize>, pictures: usize) -> Option<f64> {
+        correct.map(|correct| correct as f64 / pictures.max(1) as f64)
+    }
+
+    /// Compares another's logits of the first pictures with the network's.
+    fn compare(&self, run: EngineRun, demand: Demand) -> EngineVerification {
+        let EngineRun { engine, version, threads, logits, load_ms, latency_ms } = run;
+        let pictures = logits.len() / self.classes.max(1);
+        let pairs = self.logits.iter().zip(&logits);
+        let max_difference = pairs.fold(0f32, |max, (expected, found)| max.max((expected - found).abs()));
+        let relative_difference = max_difference / self.largest().max(f32::MIN_POSITIVE);
+        let rows = self.logits.chunks(self.classes).zip(logits.chunks(self.classes));
+        let agreeing = rows.filter(|(expected, found)| first_class(expected) == first_class(found)).count();
+        let correct = self.correct(&logits);
+        let expected_correct = self.correct(&self.logits[..logits.len()]);
+        let (tolerance, held) = match demand {
+            Demand::Logits(tolerance) => (Some(tolerance), relative_difference <= tolerance.share()),
+            Demand::Answers { max_drop } => {
+                let lost = match (expected_correct, correct) {
+                    (Some(expected), Some(correct)) => expected.saturating_sub(correct),
+                    _ => pictures - agreeing,
+                };
+                (None, lost <= allowed_losses(max_drop, pictures))
+            }
+        };
+        EngineVerification {
+            engine,
+            version,
+            pictures,
+            max_difference,
+            relative_difference,
+            tolerance,
+            agreeing,
+            correct,
+            accuracy: self.accuracy(correct, pictures),
+            load_ms,
+            latency_ms,
+            threads,
+            held,
+        }
+    }
+}
+
+/// How many pictures a quantized file may lose: the share, but at least one unless the share is 0, because a
+/// set of fewer than `1 / max_drop` pictures could not hold otherwise.
+fn allowed_losses(max_drop: f64, pictures: usize) -> usize {
+    if max_drop <= 0.0 { 0 } else { ((max_drop * pictures as f64).floor() as usize).max(1) }
+}
+
+/// The index of the largest logit; the first of equals.
+fn first_class(row: &[f32]) -> usize {
+    let mut best = 0;
+    for (class, logit) in row.iter().enumerate() {
+        if *logit > row[best] {
+            best = class;
+        }
+    }
+    best
+}
+
+/// What must hold for a file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Demand {
+    /// Logits within a tolerance.
+    Logits(Tolerance),
+    /// Right answers, or where there are no classes the same answers, but for this share.
+    Answers {
+        /// The share.
+        max_drop: f64,
+    },
+}
+
+impl Demand {
+    /// What must hold under a scheme.
+    pub(crate) fn of(scheme: Option<Scheme>, max_drop: f64) -> Self {
+        match scheme {
+            None => Self::Logits(Tolerance::Close),
+            Some(Scheme::Fp16) => Self::Logits(Tolerance::Approximate),
+            Some(Scheme::Int8 | Scheme::Dynamic) => Self::Answers { max_drop },
+        }
+    }
+}
+
+/// One engine that did not compute what it should.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GateFailure {
+    /// The logits differ too much.
+    #[error(
+        "in {engine} the file's logits differ from the network's by {found:.1e} of the largest logit, beyond the \
+         tolerance {tolerance:?} ({limit:.0e})"
+    )]
+    Logits {
+        /// The engine.
+        engine: String,
+        /// The largest difference as a share of the largest logit.
+        found: f32,
+        /// The tolerance.
+        tolerance: Tolerance,
+        /// Its share.
+        limit: f32,
+    },
+    /// Too many answers are wrong, or other than the network's.
+    #[error(
+        "in {engine} the quantized file answers {right} of {pictures} pictures right, the network {expected}; at most \
+         {allowed} may be lost (--max-drop)"
+    )]
+    Answers {
+        /// The engine.
+        engine: String,
+        /// Right answers, or answers that are the network's.
+        right: usize,
+        /// The network's.
+        expected: usize,
+        /// Pictures.
+        pictures: usize,
+        /// How many may be lost.
+        allowed: usize,
+    },
+}
+
+/// What did not hold.
+pub(crate) fn failures(verification: &Verification, max_drop: f64) -> Vec<GateFailure> {
+    let failure = |engine: &EngineVerification| match engine.tolerance {
+        Some(tolerance) => GateFailure::Logits {
+            engine: engine.engine.clone(),
+            found: engine.relative_difference,
+            tolerance,
+            limit: tolerance.share(),
+        },
+        None => GateFailure::Answers {
+            engine: engine.engine.clone(),
+            right: engine.correct.unwrap_or(engine.agreeing),
+            expected: verification.reference.correct.unwrap_or(engine.pictures),
+            pictures: engine.pictures,
+            allowed: allowed_losses(max_drop, engine.pictures),
+        },
+    };
+    verification.engines.iter().filter(|engine| !engine.held).map(failure).collect()
+}
+
+/// What an engine made of a file.
+struct EngineRun {
+    engine: String,
+    version: Option<String>,
+    threads: Option<usize>,
+    logits: Vec<f32>,
+    load_ms: f64,
+    latency_ms: Option<f64>,
+}
+
+/// How a file is verified.
+pub(crate) struct Verifier<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) inputs: &'a Inputs,
+    pub(crate) expected: &'a Expected,
+    pub(crate) demand: Demand,
+    pub(crate) threads: usize,
+    /// Whether candle-onnx knows the operators of the file.
+    pub(crate) candle_onnx: bool,
+}
+
+impl Verifier<'_> {
+    /// Runs the file in every engine that is there.
+    pub(crate) fn verify(&self, progress: &mut dyn Progress) -> Result<Verification, ExportError> {
+        let mut engines =
+            vec![self.compare(self.runtime(EngineChoice::Tract, progress).map_err(|e| e.named("tract"))?)];
+        let mut absent = Vec::new();
+        match self.runtime(EngineChoice::Ort, progress) {
+            Ok(run) => engines.push(self.compare(run)),
+            Err(Failure::Engine(error @ (RuntimeError::LibraryMissing { .. } | RuntimeError::NotCompiled { .. }))) => {
+                absent.push(AbsentEngine { engine: "onnxruntime", reason: error.to_string() });
+            }
+            Err(failure) => return Err(failure.named("onnxruntime")),
+        }
+        if self.candle_onnx {
+            engines.push(self.compare(self.candle_onnx(progress)?));
+        } else {
+            let reason = "it lacks the operators of quantized files".to_owned();
+            absent.push(AbsentEngine { engine: "candle-onnx", reason });
+        }
+        Ok(Verification {
+            data: self.inputs.description().to_owned(),
+            pictures: self.inputs.len(),
+            reference: self.expected.reference(),
+            engines,
+            absent,
+        })
+    }
+
+    fn compare(&self, run: EngineRun) -> EngineVerification {
+        self.expected.compare(run, self.demand)
+    }
+
+    /// One picture at a time: latency comes with it, and tract prepares the weights for one batch size only.
+    fn runtime(&self, choice: EngineChoice, progress: &mut dyn Progress) -> Result<EngineRun, Failure> {
+        let start = Instant::now();
+        let model = Model::builder().engine(choice).threads(self.threads).open(self.path)?;
+        let load_ms = milliseconds(start);
+        let report = model.report();
+        progress.start(report.engine, self.inputs.len());
+        model.warm_up(1)?;
+        let mut logits = Vec::with_capacity(self.inputs.len() * self.expected.classes);
+        let mut times = Vec::with_capacity(self.inputs.len());
+        for range in self.inputs.batches(1) {
+            let input = self.inputs.load(range).map_err(Failure::Export)?;
+            let start = Instant::now();
+            logits.extend(model.logits(&input, 1)?);
+            times.push(milliseconds(start));
+            progress.advance(1);
+        }
+        Ok(EngineRun {
+            engine: report.engine.to_owned(),
+            version: Some(report.version.clone()),
+            threads: Some(report.threads),
+            logits,
+            load_ms,
+            latency_ms: median(times),
+        })
+    }
+
+    fn candle_onnx(&self, progress: &mut dyn Progress) -> Result<EngineRun, ExportError> {
+        let failed = |source| ExportError::Candle { doing: "running the file in candle-onnx", source };
+        let start = Instant::now();
+        let model = candle_onnx::read_file(self.path).map_err(failed)?;
+        let load_ms = milliseconds(start);
+        let pictures = self.inputs.len().min(CANDLE_ONNX_PICTURES);
+        progress.start("candle-onnx", pictures);
+        let input = self.inputs.tensor(0..pictures)?;
+        let inputs = HashMap::from([(INPUT.to_owned(), input)]);
+        let outputs = candle_onnx::simple_eval(&model, inputs).map_err(failed)?;
+        let logits = outputs.get(OUTPUT).map(Tensor::flatten_all).transpose().map_err(failed)?;
+        let logits = logits.map(|logits| logits.to_vec1::<f32>()).transpose().map_err(failed)?.unwrap_or_default();
+        progress.advance(pictures);
+        let engine = "candle-onnx".to_owned();
+        Ok(EngineRun { engine, version: None, threads: None, logits, load_ms, latency_ms: None })
+    }
+}
+
+/// Why an engine did not run a file.
+enum Failure {
+    Engine(RuntimeError),
+    Export(ExportError),
+}
+
+impl From<RuntimeError> for Failure {
+    fn from(error: RuntimeError) -> Self {
+        Self::Engine(error)
+    }
+}
+
+impl Failure {
+    fn named(self, engine: &'static str) -> ExportError {
+        match self {
+            Self::Engine(source) => ExportError::Engine { engine, source },
+            Self::Export(error) => error,
+        }
+    }
+}
+
+fn milliseconds(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1e3
+}
+
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
+}
