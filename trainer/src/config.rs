@@ -227,6 +227,14 @@ impl Config {
         preprocess
     }
 
+    /// How many threads `threads` asks for here.
+    pub fn thread_count(&self) -> usize {
+        match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        }
+    }
+
     /// The learning rate over the steps.
     pub fn schedule(&self) -> ExponentialDecay {
         ExponentialDecay {

@@ -5,7 +5,7 @@ mod keras_split;
 mod pictures;
 mod split;
 
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, sync::Arc};
 
 use models::{ClassFoldersError, PictureError, PreprocessError, Sha256};
 
@@ -21,6 +21,18 @@ pub enum DataError {
     /// The folder is not one of labelled pictures.
     #[error(transparent)]
     Folder(#[from] ClassFoldersError),
+    /// There is nothing to tell apart.
+    #[error(
+        "{} has the class folder '{label}' alone; a classifier needs at least two classes; \
+         add a folder of other pictures beside it",
+        path.display()
+    )]
+    OneClass {
+        /// The folder of pictures.
+        path: PathBuf,
+        /// The only class.
+        label: String,
+    },
     /// A file cannot be read.
     #[error("cannot read {}", path.display())]
     Read {
@@ -90,6 +102,15 @@ pub enum DataError {
         path: PathBuf,
     },
     /// The thread that prepares the batches cannot be started.
-    #[error("cannot start the threads that prepare the pictures")]
-    Threads(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("cannot start the thread that prepares the pictures")]
+    Thread(#[source] io::Error),
+}
+
+/// The threads that decode and resize, apart from those of the network, so that no step waits in their queue.
+///
+/// # Errors
+/// Where the system does not give that many.
+pub fn decoding_pool(threads: usize) -> Result<Arc<rayon::ThreadPool>, rayon::ThreadPoolBuildError> {
+    let builder = rayon::ThreadPoolBuilder::new().num_threads(threads);
+    builder.thread_name(|number| format!("pictures {number}")).build().map(Arc::new)
 }

@@ -2,12 +2,24 @@
 
 mod config;
 pub mod data;
+mod device;
+mod evaluation;
+mod fit;
+mod interrupt;
 pub mod metrics;
-mod random;
+mod observer;
+mod report;
 mod schedule;
 mod values;
 
 pub use config::{Config, ConfigError, Difference, HeadKind};
+pub use data::DataError;
+pub use device::{ChosenDevice, DeviceError};
+pub use evaluation::{ClassResult, Evaluation, Tally};
+pub use fit::{FitError, FitRequest, StateError, fit};
+pub use interrupt::Interrupt;
 pub use metrics::EpochMetrics;
+pub use observer::{EpochStart, Observer, StepProgress};
+pub use report::{BestWeights, Report, Status};
 pub use schedule::ExponentialDecay;
 pub use values::{ByteSize, DeviceChoice, ImageSize, ParseValueError};

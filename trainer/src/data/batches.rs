@@ -8,7 +8,6 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use super::{DataError, Pictures};
-use crate::random::{Purpose, generator_key};
 
 /// Batches that wait, finished, for the network. One would do where preparing is even; the second evens out
 /// pictures of unlike size.
@@ -24,10 +23,14 @@ pub struct Batch {
 }
 
 /// The order in which an epoch visits `count` pictures; epochs count from 0.
+///
+/// Each epoch has a generator of its own, so a run that goes on needs no generator's state.
 pub fn epoch_order(count: usize, seed: u32, epoch: u32) -> Vec<usize> {
+    let mut key = [0; 32];
+    key[..4].copy_from_slice(&seed.to_le_bytes());
+    key[4..8].copy_from_slice(&epoch.to_le_bytes());
     let mut order: Vec<usize> = (0..count).collect();
-    let mut generator = ChaCha8Rng::from_seed(generator_key(Purpose::Order, seed, u64::from(epoch)));
-    order.shuffle(&mut generator);
+    order.shuffle(&mut ChaCha8Rng::from_seed(key));
     order
 }
 
@@ -67,7 +70,7 @@ impl Batches {
             }
         };
         let worker = thread::Builder::new().name("batches".to_owned()).spawn(worker);
-        let worker = worker.map_err(|source| DataError::Threads(source.into()))?;
+        let worker = worker.map_err(DataError::Thread)?;
         Ok(Self { receiver: Some(receiver), worker: Some(worker) })
     }
 }
@@ -109,7 +112,7 @@ impl Drop for Batches {
 
 #[cfg(test)]
 mod tests {
-    use models::{Preset, Sha256, Side, SplitFile};
+    use models::Preset;
 
     use super::*;
     use crate::ByteSize;
@@ -119,14 +122,12 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let files: Vec<_> = (0..count)
             .map(|number| {
-                let path = format!("{number}.png");
-                image::RgbImage::from_pixel(1, 1, image::Rgb([number; 3]))
-                    .save(folder.path().join(&path))
-                    .expect("a picture");
-                SplitFile { path, label: u32::from(number), side: Side::Training, sha256: Sha256::of(b"") }
+                let path = folder.path().join(format!("{number}.png"));
+                image::RgbImage::from_pixel(1, 1, image::Rgb([number; 3])).save(&path).expect("a picture");
+                (path, u32::from(number))
             })
             .collect();
-        let pictures = Pictures::new(folder.path(), &files, Preset::Rescaling.preprocess(1, 1), ByteSize::gibibytes(1));
+        let pictures = Pictures::new(files, Preset::Rescaling.preprocess(1, 1), ByteSize::gibibytes(1));
         (folder, Arc::new(pictures))
     }
 

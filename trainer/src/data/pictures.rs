@@ -1,12 +1,14 @@
 use std::{
-    path::{Path, PathBuf},
+    ops::Range,
+    path::PathBuf,
     sync::{
         OnceLock,
         atomic::{AtomicU64, Ordering},
     },
 };
 
-use models::{Picture, PictureError, Preprocess, SplitFile};
+use models::{Picture, PictureError, Preprocess};
+use rayon::prelude::*;
 
 use super::DataError;
 use crate::ByteSize;
@@ -28,14 +30,8 @@ enum Kept {
 }
 
 impl Pictures {
-    /// The pictures of one side of a split, below `root`.
-    pub fn new<'a>(
-        root: &Path,
-        files: impl IntoIterator<Item = &'a SplitFile>,
-        preprocess: Preprocess,
-        budget: ByteSize,
-    ) -> Self {
-        let files: Vec<_> = files.into_iter().map(|file| (root.join(&file.path), file.label)).collect();
+    /// Files with their classes.
+    pub fn new(files: Vec<(PathBuf, u32)>, preprocess: Preprocess, budget: ByteSize) -> Self {
         let kept = files.iter().map(|_| OnceLock::new()).collect();
         Self { files, preprocess, kept, free: AtomicU64::new(budget.0) }
     }
@@ -83,6 +79,18 @@ impl Pictures {
         }
     }
 
+    /// Reads some of the pictures, on the current pool, so that a bad one is known before it is needed; keeps what
+    /// the budget allows.
+    ///
+    /// # Errors
+    /// The first in order that cannot be prepared.
+    pub fn check(&self, indices: Range<usize>) -> Result<(), DataError> {
+        let buffer = || vec![0.0; self.preprocess.output_len()];
+        let outcomes: Vec<_> =
+            indices.into_par_iter().map_init(buffer, |buffer, index| self.prepare(index, buffer)).collect();
+        outcomes.into_iter().collect()
+    }
+
     fn apply(&self, index: usize, picture: &Picture, output: &mut [f32]) -> Result<(), DataError> {
         let path = || self.files[index].0.clone();
         self.preprocess.apply(picture, output).map_err(|source| DataError::Preprocess { path: path(), source })
@@ -107,21 +115,17 @@ impl Pictures {
 
 #[cfg(test)]
 mod tests {
-    use models::{Preset, Sha256, Side};
+    use models::Preset;
 
     use super::*;
 
-    fn file(path: &str) -> SplitFile {
-        SplitFile { path: path.to_owned(), label: 0, side: Side::Training, sha256: Sha256::of(b"") }
-    }
-
-    /// A folder with three pictures of 8×6, and their names.
-    fn three_pictures() -> (tempfile::TempDir, Vec<SplitFile>) {
+    /// A folder with three pictures of 8×6, and the files.
+    fn three_pictures() -> (tempfile::TempDir, Vec<(PathBuf, u32)>) {
         let folder = tempfile::tempdir().expect("a folder");
-        let files: Vec<_> = ["0.png", "1.png", "2.png"].map(file).to_vec();
-        for (number, file) in files.iter().enumerate() {
+        let files: Vec<_> = ["0.png", "1.png", "2.png"].map(|name| (folder.path().join(name), 0)).to_vec();
+        for (number, (path, _)) in files.iter().enumerate() {
             let picture = image::RgbImage::from_fn(8, 6, |x, y| image::Rgb([x as u8 * 9, y as u8 * 20, number as u8]));
-            picture.save(folder.path().join(&file.path)).expect("a picture");
+            picture.save(path).expect("a picture");
         }
         (folder, files)
     }
@@ -137,11 +141,11 @@ mod tests {
 
     #[test]
     fn the_budget_bounds_what_is_kept_and_changes_no_number() {
-        let (folder, files) = three_pictures();
+        let (_folder, files) = three_pictures();
         // Decoded a picture takes 144 bytes. Prepared it takes 108 at 3×3, and 432 at 6×6.
         for (side, size) in [(3, 108), (6, 144)] {
             let preprocess = Preset::Rescaling.preprocess(side, side);
-            let with = |budget| Pictures::new(folder.path(), &files, preprocess.clone(), ByteSize(budget));
+            let with = |budget| Pictures::new(files.clone(), preprocess.clone(), ByteSize(budget));
             let reference = all(&with(0));
             for (budget, kept) in [(0, 0), (size - 1, 0), (size, 1), (2 * size + 1, 2), (1 << 20, 3)] {
                 let pictures = with(budget);
@@ -157,12 +161,15 @@ mod tests {
         let (folder, files) = three_pictures();
         std::fs::write(folder.path().join("1.png"), "no picture").expect("a file");
         std::fs::remove_file(folder.path().join("2.png")).expect("it is there");
-        let pictures = Pictures::new(folder.path(), &files, Preset::Rescaling.preprocess(4, 4), ByteSize(0));
+        let pictures = Pictures::new(files, Preset::Rescaling.preprocess(4, 4), ByteSize(0));
         let mut output = [0.0; 48];
         pictures.prepare(0, &mut output).expect("a sound picture");
         for (index, name) in [(1, "1.png"), (2, "2.png")] {
             let message = pictures.prepare(index, &mut output).expect_err(name).to_string();
             assert!(message.contains(name), "{message}");
         }
+        let message = pictures.check(0..3).expect_err("two bad pictures").to_string();
+        assert!(message.contains("1.png"), "{message}");
+        pictures.check(0..1).expect("the first is sound");
     }
 }

@@ -18,6 +18,9 @@ use super::{DataError, shuffled, validation_count};
 pub fn split(pictures: &Path, validation_split: f64, seed: u32) -> Result<Split, DataError> {
     let root = std::path::absolute(pictures).map_err(|source| DataError::Read { path: pictures.to_owned(), source })?;
     let folders = ClassFolders::scan(&root)?;
+    if let [label] = folders.labels.as_slice() {
+        return Err(DataError::OneClass { path: root, label: label.clone() });
+    }
     let count = folders.files.len();
     let validation = validation_count(count, validation_split);
     let empty = |what| Err(DataError::EmptySide { validation_split, pictures: count, what });
@@ -128,6 +131,13 @@ mod tests {
         let folder = folder_of(&["a/0.png", "b/0.png"]);
         let message = split(folder.path(), 0.2, 123).expect_err("a fifth of 2 is none").to_string();
         assert!(message.contains("no picture to validate with") && message.contains("--validation-split"), "{message}");
+    }
+
+    #[test]
+    fn one_class_alone_is_an_error() {
+        let folder = folder_of(&["cats/0.png", "cats/1.png"]);
+        let message = split(folder.path(), 0.5, 123).expect_err("one class").to_string();
+        assert!(message.contains("'cats' alone"), "{message}");
     }
 
     #[test]

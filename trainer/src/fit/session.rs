@@ -1,0 +1,455 @@
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
+
+use models::{
+    Adam, AdamSettings, Architecture, Checkpoint, Metric, ModelCard, Network, NetworkError, Provenance, RunFolder,
+    RunFolderError, Sha256, Side, Split, dropout_generator, training_step,
+};
+
+use super::{
+    FitError, artifacts,
+    state::{Best, TrainingState},
+};
+use crate::{
+    BestWeights, Config, DataError, EpochMetrics, Evaluation, Interrupt, Observer, Report, Status,
+    data::{self, Batch, Batches, Pictures, epoch_order},
+    device::ChosenDevice,
+    evaluation::{Tally, tensors},
+    observer::{EpochStart, StepProgress},
+    report::created_by,
+};
+
+/// Weights that are the best, but not yet in the checkpoint. See [`Session::close_epoch`].
+const NEXT_BEST: &str = ".best-next.safetensors";
+
+/// Pictures that are checked between two looks at the wish to stop.
+const CHECKED_AT_ONCE: usize = 64;
+
+/// What to fit, and where to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FitRequest {
+    /// The folder of labelled pictures; a run that goes on knows its own.
+    pub pictures: Option<PathBuf>,
+    /// The run folder.
+    pub run: PathBuf,
+    /// Whether to go on with the run that is in the folder.
+    pub resume: bool,
+    /// The settings.
+    pub config: Config,
+}
+
+/// A training run in memory.
+pub(super) struct Session {
+    config: Config,
+    run: RunFolder,
+    split: Split,
+    data: Sha256,
+    architecture: Architecture,
+    device: ChosenDevice,
+    pool: Arc<rayon::ThreadPool>,
+    /// The training side, then the validation side.
+    pictures: Arc<Pictures>,
+    network: Network,
+    adam: Adam,
+    state: TrainingState,
+}
+
+/// Whether something came to its end, or was asked to stop before.
+enum Passage<T> {
+    Through(T),
+    Interrupted,
+}
+
+impl Session {
+    /// A new run.
+    pub fn start(request: &FitRequest, observer: &mut dyn Observer) -> Result<Self, FitError> {
+        request.config.validate()?;
+        let taken = |name| request.run.join(name).exists();
+        if [RunFolder::CONFIG, RunFolder::SPLIT, RunFolder::LAST, RunFolder::BEST].into_iter().any(taken) {
+            return Err(FitError::AlreadyARun { path: request.run.clone() });
+        }
+        let pictures = request.pictures.as_ref().ok_or(FitError::NoPictures)?;
+        let split = data::split(pictures, request.config.validation_split, request.config.seed)?;
+        let architecture = request.config.architecture(split.labels.len())?;
+        let (config, device) = settle(&request.config, observer)?;
+        let network = Network::new(&architecture, u64::from(config.seed), &device.device)?;
+        let adam = Adam::new(network.variables(), AdamSettings::default()).map_err(NetworkError::Engine)?;
+        let state = TrainingState::new(split.digest());
+        let run = RunFolder::create(&request.run)?;
+        artifacts::describe(&run, &architecture)?;
+        // These two make the folder a run, so they come last.
+        run.write_split(&split)?;
+        run.write(RunFolder::CONFIG, config.to_toml().as_bytes())?;
+        Self::assemble(config, run, split, device, network, adam, state)
+    }
+
+    /// A run that goes on.
+    pub fn resume(request: &FitRequest, observer: &mut dyn Observer) -> Result<Self, FitError> {
+        request.config.validate()?;
+        let run = RunFolder::open(&request.run)?;
+        let saved = Config::from_file(&run.file(RunFolder::CONFIG))?;
+        let differences = request.config.differences(&saved);
+        if !differences.is_empty() {
+            return Err(FitError::OtherSettings { path: request.run.clone(), differences });
+        }
+        let recorded = run.split()?;
+        let pictures = request.pictures.clone().unwrap_or_else(|| PathBuf::from(&recorded.pictures));
+        let split = data::split(&pictures, saved.validation_split, saved.seed)?;
+        data::changes(&recorded, &split)?;
+        let architecture = request.config.architecture(split.labels.len())?;
+        let (config, device) = settle(&request.config, observer)?;
+        let (network, adam, state) = match Self::load(&run, &architecture, &split, &device)? {
+            Some(saved) => saved,
+            None => {
+                observer.notice("the run was stopped before it saved any weights; it begins again");
+                let network = Network::new(&architecture, u64::from(config.seed), &device.device)?;
+                let adam = Adam::new(network.variables(), AdamSettings::default()).map_err(NetworkError::Engine)?;
+                (network, adam, TrainingState::new(split.digest()))
+            }
+        };
+        if config.epochs < state.epochs {
+            return Err(FitError::FewerEpochs { done: state.epochs, asked: config.epochs });
+        }
+        // The pictures may have moved, and the run may have been given another machine or more epochs.
+        run.write_split(&split)?;
+        run.write(RunFolder::CONFIG, config.to_toml().as_bytes())?;
+        Self::assemble(config, run, split, device, network, adam, state)
+    }
+
+    fn load(
+        run: &RunFolder,
+        architecture: &Architecture,
+        split: &Split,
+        device: &ChosenDevice,
+    ) -> Result<Option<(Network, Adam, TrainingState)>, FitError> {
+        let path = run.file(RunFolder::LAST);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let Checkpoint { network, adam, notes, .. } = Checkpoint::load(&path, &device.device)?;
+        let state =
+            TrainingState::from_notes(&notes).map_err(|source| FitError::State { path: path.clone(), source })?;
+        if network.architecture() != architecture {
+            return Err(FitError::Foreign { path, problem: "its weights are of another architecture" });
+        }
+        if state.data != split.digest() {
+            return Err(FitError::Foreign { path, problem: "it was fitted to other pictures" });
+        }
+        settle_best(run, state.best.as_ref())?;
+        Ok(Some((network, adam, state)))
+    }
+
+    fn assemble(
+        config: Config,
+        run: RunFolder,
+        split: Split,
+        device: ChosenDevice,
+        network: Network,
+        adam: Adam,
+        state: TrainingState,
+    ) -> Result<Self, FitError> {
+        let threads = config.threads;
+        let pool = data::decoding_pool(threads).map_err(|source| FitError::Threads { threads, source })?;
+        let root = PathBuf::from(&split.pictures);
+        let files = split.files.iter().map(|file| (root.join(&file.path), file.label)).collect();
+        let pictures = Arc::new(Pictures::new(files, config.preprocess(), config.memory_budget));
+        let (data, architecture) = (split.digest(), network.architecture().clone());
+        Ok(Self { config, run, split, data, architecture, device, pool, pictures, network, adam, state })
+    }
+
+    /// Trains until all epochs are done, or until asked to stop.
+    pub fn run(mut self, observer: &mut dyn Observer, interrupt: &Interrupt) -> Result<Report, FitError> {
+        match self.train(observer, interrupt)? {
+            Passage::Through(()) => self.finish(Status::Finished),
+            Passage::Interrupted => {
+                if self.state.batches > 0 || !self.run.file(RunFolder::LAST).exists() {
+                    self.save_last(Vec::new())?;
+                }
+                self.finish(Status::Interrupted)
+            }
+        }
+    }
+
+    fn train(&mut self, observer: &mut dyn Observer, interrupt: &Interrupt) -> Result<Passage<()>, FitError> {
+        if let Passage::Interrupted = self.check_pictures(observer, interrupt)? {
+            return Ok(Passage::Interrupted);
+        }
+        if self.config.epochs == 0 && self.state.best.is_none() {
+            let Passage::Through(validation) = self.validate(observer, interrupt)? else {
+                return Ok(Passage::Interrupted);
+            };
+            self.save(validation, None)?;
+        }
+        while self.state.epochs < self.config.epochs {
+            if let Passage::Interrupted = self.epoch(observer, interrupt)? {
+                return Ok(Passage::Interrupted);
+            }
+        }
+        Ok(Passage::Through(()))
+    }
+
+    /// Reads every picture once, so that a bad one is known now and not hours from now, and those that fit the
+    /// memory budget need not be read again.
+    fn check_pictures(&self, observer: &mut dyn Observer, interrupt: &Interrupt) -> Result<Passage<()>, FitError> {
+        let total = self.pictures.len();
+        for start in (0..total).step_by(CHECKED_AT_ONCE) {
+            if interrupt.is_requested() {
+                return Ok(Passage::Interrupted);
+            }
+            let end = total.min(start + CHECKED_AT_ONCE);
+            self.pool.install(|| self.pictures.check(start..end))?;
+            observer.checked(end, total);
+        }
+        Ok(Passage::Through(()))
+    }
+
+    /// One epoch, or what is left of it.
+    fn epoch(&mut self, observer: &mut dyn Observer, interrupt: &Interrupt) -> Result<Passage<()>, FitError> {
+        let training = self.training_pictures();
+        let mut order = epoch_order(training, self.config.seed, self.state.epochs);
+        let rest = order.split_off(training.min(self.state.batches * self.config.batch_size));
+        observer.epoch_started(EpochStart {
+            epoch: self.state.epochs + 1,
+            epochs: self.config.epochs,
+            pictures: training,
+            done: order.len(),
+        });
+        let mut batches = self.batches(rest)?;
+        loop {
+            if interrupt.is_requested() {
+                return Ok(Passage::Interrupted);
+            }
+            let began = Instant::now();
+            let Some(batch) = batches.next() else { break };
+            self.step(batch?)?;
+            let running = &mut self.state.running;
+            running.seconds += began.elapsed().as_secs_f64();
+            observer.stepped(StepProgress {
+                done: running.pictures,
+                loss: running.loss(),
+                accuracy: running.accuracy(),
+                learning_rate: running.learning_rate,
+            });
+        }
+        let began = Instant::now();
+        let Passage::Through(validation) = self.validate(observer, interrupt)? else {
+            return Ok(Passage::Interrupted);
+        };
+        let best = self.close_epoch(validation, began.elapsed().as_secs_f64())?;
+        if let Some(row) = self.state.rows.last() {
+            observer.epoch_finished(row, best);
+        }
+        Ok(Passage::Through(()))
+    }
+
+    fn step(&mut self, batch: Batch) -> Result<(), FitError> {
+        let learning_rate = self.config.schedule().at(self.adam.steps());
+        let (pictures, labels) = tensors(&self.network, batch, &self.device.device)?;
+        let count = labels.elem_count();
+        let mut dropout = dropout_generator(u64::from(self.config.seed), self.adam.steps());
+        let outcome = training_step(&self.network, &mut self.adam, &pictures, &labels, learning_rate, &mut dropout);
+        let outcome = outcome.map_err(|error| match error {
+            NetworkError::Diverged { .. } => self.diverged("the loss"),
+            error => error.into(),
+        })?;
+        let running = &mut self.state.running;
+        running.loss_sum += f64::from(outcome.loss) * count as f64;
+        running.correct += outcome.correct;
+        running.pictures += count;
+        running.learning_rate = learning_rate;
+        self.state.batches += 1;
+        Ok(())
+    }
+
+    /// What the network answers on the validation side; none where there is no such side.
+    fn validate(&self, observer: &mut dyn Observer, interrupt: &Interrupt) -> Result<Passage<Option<Tally>>, FitError> {
+        let (training, total) = (self.training_pictures(), self.pictures.len());
+        if training == total {
+            return Ok(Passage::Through(None));
+        }
+        let mut tally = Tally::new(self.split.labels.len());
+        for batch in self.batches((training..total).collect())? {
+            if interrupt.is_requested() {
+                return Ok(Passage::Interrupted);
+            }
+            tally.add(&self.network, batch?)?;
+            observer.validated(tally.pictures(), total - training);
+        }
+        if !tally.loss_sum.is_finite() {
+            return Err(self.diverged("the validation loss"));
+        }
+        Ok(Passage::Through(Some(tally)))
+    }
+
+    /// Ends an epoch: its row, the weights, the files. Tells whether its weights are the best so far.
+    fn close_epoch(&mut self, validation: Option<Tally>, validation_seconds: f64) -> Result<bool, FitError> {
+        let running = std::mem::take(&mut self.state.running);
+        self.state.batches = 0;
+        self.state.epochs += 1;
+        self.state.rows.push(EpochMetrics {
+            epoch: self.state.epochs,
+            learning_rate: running.learning_rate,
+            loss: running.loss(),
+            accuracy: running.accuracy(),
+            validation_loss: validation.as_ref().map(Tally::loss),
+            validation_accuracy: validation.as_ref().map(Tally::accuracy),
+            seconds: running.seconds + validation_seconds,
+            pictures_per_second: running.pictures as f64 / running.seconds,
+        });
+        let best = self.save(validation, Some(running.loss()))?;
+        artifacts::metrics(&self.run, &self.state.rows)?;
+        Ok(best)
+    }
+
+    /// Saves the weights after an epoch, and tells whether they are the best so far.
+    ///
+    /// The checkpoint is the one file that says where the run stands. Better weights are written beside it under
+    /// another name, the checkpoint then says that they are the best, and only then do they take the name of the old
+    /// ones. A kill in between leaves it to [`settle_best`] to finish, or to undo, the last of these.
+    fn save(&mut self, validation: Option<Tally>, training_loss: Option<f64>) -> Result<bool, FitError> {
+        self.check_weights()?;
+        let metrics = self.metrics(validation.as_ref());
+        let mut best = Best { epoch: self.state.epochs, weights: Sha256::of(b""), training_loss, validation };
+        let is_best = self.state.best.as_ref().is_none_or(|old| best.beats(old));
+        let next = self.run.file(NEXT_BEST);
+        if is_best {
+            self.network.save(&next, &self.card(metrics.clone()))?;
+            best.weights = Sha256::of_file(&next).map_err(|source| DataError::Read { path: next.clone(), source })?;
+            self.state.best = Some(best);
+        }
+        self.save_last(metrics)?;
+        if is_best {
+            promote(&self.run)?;
+        }
+        Ok(is_best)
+    }
+
+    fn save_last(&self, metrics: Vec<Metric>) -> Result<(), FitError> {
+        self.check_weights()?;
+        let path = self.run.file(RunFolder::LAST);
+        self.network.save_checkpoint(&path, &self.card(metrics), &self.adam, &self.state.to_notes())?;
+        Ok(())
+    }
+
+    /// A loss that is finite does not prove that the step after it left finite weights.
+    fn check_weights(&self) -> Result<(), FitError> {
+        for tensor in self.network.tensors().into_values() {
+            let sum: f32 = tensor.sum_all().and_then(|sum| sum.to_scalar()).map_err(NetworkError::Engine)?;
+            if !sum.is_finite() {
+                return Err(self.diverged("a weight"));
+            }
+        }
+        Ok(())
+    }
+
+    fn diverged(&self, what: &'static str) -> FitError {
+        FitError::Diverged {
+            epoch: self.state.rows.len() as u32 + 1,
+            step: self.adam.steps() + 1,
+            what,
+            learning_rate: self.config.schedule().at(self.adam.steps()),
+            saved_epochs: self.state.rows.len() as u32,
+        }
+    }
+
+    fn metrics(&self, validation: Option<&Tally>) -> Vec<Metric> {
+        let metric = |tally: &Tally| Metric {
+            data: "validation side of the run".to_owned(),
+            engine: self.device.engine(),
+            correct: tally.correct(),
+            pictures: tally.pictures(),
+        };
+        validation.map(metric).into_iter().collect()
+    }
+
+    fn card(&self, metrics: Vec<Metric>) -> ModelCard {
+        ModelCard {
+            labels: self.split.labels.clone(),
+            preprocess: self.config.preprocess(),
+            architecture: Some(self.architecture.clone()),
+            metrics,
+            provenance: Provenance {
+                created_by: created_by(),
+                data: Some(self.data),
+                epochs: self.state.epochs,
+                ..Provenance::default()
+            },
+        }
+    }
+
+    fn batches(&self, order: Vec<usize>) -> Result<Batches, DataError> {
+        Batches::start(Arc::clone(&self.pictures), order, self.config.batch_size, Arc::clone(&self.pool))
+    }
+
+    fn training_pictures(&self) -> usize {
+        self.split.side(Side::Training).count()
+    }
+
+    fn finish(&self, status: Status) -> Result<Report, FitError> {
+        let validation = |tally: &Tally| Evaluation::new(tally, &self.split.labels, self.device.engine());
+        let training_pictures = self.training_pictures();
+        let report = Report {
+            status,
+            run: self.run.path().to_owned(),
+            created_by: created_by(),
+            engine: self.device.engine(),
+            threads: self.config.threads,
+            architecture: self.architecture.name.clone(),
+            parameters: self.architecture.parameters(),
+            labels: self.split.labels.clone(),
+            training_pictures,
+            validation_pictures: self.split.files.len() - training_pictures,
+            data: self.data,
+            epochs: self.state.epochs,
+            seconds: self.state.rows.iter().map(|row| row.seconds).sum(),
+            last: self.state.rows.last().cloned(),
+            best: self.state.best.as_ref().map(|best| BestWeights {
+                epoch: best.epoch,
+                sha256: best.weights,
+                validation: best.validation.as_ref().map(validation),
+            }),
+        };
+        artifacts::conclude(&self.run, &self.state.rows, &report)?;
+        Ok(report)
+    }
+}
+
+/// Replaces what is left to the machine, `auto` and 0, by what it is here.
+fn settle(config: &Config, observer: &mut dyn Observer) -> Result<(Config, ChosenDevice), FitError> {
+    let device = ChosenDevice::open(config.device)?;
+    if let Some(reason) = &device.reason {
+        observer.notice(&format!("device {}: {reason}", device.choice));
+    }
+    Ok((Config { device: device.choice, threads: config.thread_count(), ..config.clone() }, device))
+}
+
+/// Gives the better weights the name of the best.
+fn promote(run: &RunFolder) -> Result<(), FitError> {
+    let path = run.file(RunFolder::BEST);
+    std::fs::rename(run.file(NEXT_BEST), &path).map_err(|source| RunFolderError::Write { path, source }.into())
+}
+
+/// After a kill: better weights that the checkpoint names take their place, others are removed. Then the best weights
+/// must be those that the checkpoint names.
+fn settle_best(run: &RunFolder, best: Option<&Best>) -> Result<(), FitError> {
+    let digest =
+        |path: &Path| Sha256::of_file(path).map_err(|source| RunFolderError::Read { path: path.to_owned(), source });
+    let next = run.file(NEXT_BEST);
+    if next.exists() {
+        if best.map(|best| best.weights) == Some(digest(&next)?) {
+            promote(run)?;
+        } else {
+            std::fs::remove_file(&next).map_err(|source| RunFolderError::Write { path: next, source })?;
+        }
+    }
+    let path = run.file(RunFolder::BEST);
+    match best {
+        Some(best) if digest(&path)? != best.weights => {
+            Err(FitError::Foreign { path, problem: "its digest is not the one that last.safetensors names" })
+        }
+        _ => Ok(()),
+    }
+}
