@@ -3,9 +3,15 @@
 //! Layouts: activations `[batch, channels, height, width]`, weights
 //! `[out_channels, in_channels, 3, 3]`, bias `[out_channels]`, all contiguous `f32`.
 
-use crate::Activation;
+use crate::simd::InstructionSet;
+use crate::{Activation, scratch};
 
+mod algorithm;
 mod im2col;
+mod winograd;
+
+pub use algorithm::{Algorithm, Pass, algorithm};
+use winograd::Orientation;
 
 /// Side of the kernel.
 pub(crate) const KERNEL: usize = 3;
@@ -49,6 +55,11 @@ impl Shape {
         2 * self.batch * self.plane() * self.weight_len()
     }
 
+    /// The convolution that turns the output's gradient into the input's.
+    fn transposed(self) -> Self {
+        Self { in_channels: self.out_channels, out_channels: self.in_channels, ..self }
+    }
+
     pub(crate) fn plane(self) -> usize {
         self.height * self.width
     }
@@ -72,7 +83,7 @@ impl Shape {
     }
 }
 
-/// `output = activation(input ⊛ weight + bias)`.
+/// `output = activation(input ⊛ weight + bias)`, by the algorithm that [`algorithm`] chooses.
 ///
 /// # Panics
 /// If a slice does not have the length that `shape` asks for.
@@ -84,26 +95,161 @@ pub fn forward(
     activation: Activation,
     output: &mut [f32],
 ) {
+    let choice = algorithm(shape, Pass::Forward);
+    forward_with(choice, shape, input, weight, bias, activation, output);
+}
+
+/// [`forward`] by an algorithm of the caller's choice.
+///
+/// # Panics
+/// If a slice does not have the length that `shape` asks for.
+pub fn forward_with(
+    algorithm: Algorithm,
+    shape: Shape,
+    input: &[f32],
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    activation: Activation,
+    output: &mut [f32],
+) {
     shape.check_input(input);
     shape.check_weight(weight);
     shape.check_bias(bias);
     shape.check_output(output);
-    im2col::forward(shape, input, weight, bias, activation, output);
+    let Some(side) = algorithm.tile() else {
+        im2col::forward(shape, input, weight, bias, activation, output);
+        return;
+    };
+    let set = InstructionSet::current();
+    let length = winograd::evaluated_len(side, shape.in_channels, shape.out_channels);
+    scratch::with(length, |evaluated| {
+        winograd::evaluate_weights(set, side, shape, Orientation::Forward, weight, evaluated);
+        winograd::forward(set, side, shape, input, evaluated, bias, activation, output);
+    });
 }
 
-/// Gradient with respect to the input, `[batch, in_channels, height, width]`.
+/// Weights in the form that an algorithm works on, made once and used for every picture.
+#[derive(Clone)]
+pub struct TransformedWeights {
+    algorithm: Algorithm,
+    in_channels: usize,
+    out_channels: usize,
+    values: scratch::Buffer,
+}
+
+impl TransformedWeights {
+    /// Transforms weights, `[out_channels, in_channels, 3, 3]`, for the algorithm that is best for
+    /// `shape`.
+    ///
+    /// # Panics
+    /// If `weight` does not have the length that `shape` asks for.
+    pub fn new(shape: Shape, weight: &[f32]) -> Self {
+        Self::with_algorithm(algorithm(shape, Pass::Forward), shape, weight)
+    }
+
+    /// [`new`](Self::new) for an algorithm of the caller's choice.
+    ///
+    /// # Panics
+    /// If `weight` does not have the length that `shape` asks for.
+    pub fn with_algorithm(algorithm: Algorithm, shape: Shape, weight: &[f32]) -> Self {
+        shape.check_weight(weight);
+        let Shape { in_channels, out_channels, .. } = shape;
+        let values = if let Some(side) = algorithm.tile() {
+            let length = winograd::evaluated_len(side, in_channels, out_channels);
+            let mut values = scratch::Buffer::zeroed(length);
+            let set = InstructionSet::current();
+            let to = values.as_mut_slice();
+            winograd::evaluate_weights(set, side, shape, Orientation::Forward, weight, to);
+            values
+        } else {
+            let mut values = scratch::Buffer::zeroed(weight.len());
+            values.as_mut_slice()[..weight.len()].copy_from_slice(weight);
+            values
+        };
+        Self { algorithm, in_channels, out_channels, values }
+    }
+
+    /// What the weights have been transformed for.
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// Floats that the transformed weights take.
+    pub fn float_count(&self) -> usize {
+        self.values.as_slice().len()
+    }
+}
+
+/// [`forward`] with weights that have been transformed before. Batch, height and width may differ
+/// from those that the weights were transformed for.
+///
+/// # Panics
+/// If a slice does not have the length that `shape` asks for, or the weights have other channels.
+pub fn forward_transformed(
+    shape: Shape,
+    input: &[f32],
+    weights: &TransformedWeights,
+    bias: Option<&[f32]>,
+    activation: Activation,
+    output: &mut [f32],
+) {
+    shape.check_input(input);
+    shape.check_bias(bias);
+    shape.check_output(output);
+    assert_eq!(
+        (weights.out_channels, weights.in_channels),
+        (shape.out_channels, shape.in_channels),
+        "channels of the transformed weights",
+    );
+    let values = weights.values.as_slice();
+    if let Some(side) = weights.algorithm.tile() {
+        let set = InstructionSet::current();
+        winograd::forward(set, side, shape, input, values, bias, activation, output);
+    } else {
+        let weight = &values[..shape.weight_len()];
+        im2col::forward(shape, input, weight, bias, activation, output);
+    }
+}
+
+/// Gradient with respect to the input, `[batch, in_channels, height, width]`, by the algorithm that
+/// [`algorithm`] chooses.
 ///
 /// # Panics
 /// If a slice does not have the length that `shape` asks for.
 pub fn backward_data(shape: Shape, grad_output: &[f32], weight: &[f32], grad_input: &mut [f32]) {
+    let choice = algorithm(shape, Pass::BackwardData);
+    backward_data_with(choice, shape, grad_output, weight, grad_input);
+}
+
+/// [`backward_data`] by an algorithm of the caller's choice.
+///
+/// # Panics
+/// If a slice does not have the length that `shape` asks for.
+pub fn backward_data_with(
+    algorithm: Algorithm,
+    shape: Shape,
+    grad_output: &[f32],
+    weight: &[f32],
+    grad_input: &mut [f32],
+) {
     shape.check_output(grad_output);
     shape.check_weight(weight);
     shape.check_input(grad_input);
-    im2col::backward_data(shape, grad_output, weight, grad_input);
+    let Some(side) = algorithm.tile() else {
+        im2col::backward_data(shape, grad_output, weight, grad_input);
+        return;
+    };
+    let set = InstructionSet::current();
+    let transposed = shape.transposed();
+    let length = winograd::evaluated_len(side, shape.out_channels, shape.in_channels);
+    scratch::with(length, |evaluated| {
+        winograd::evaluate_weights(set, side, shape, Orientation::Backward, weight, evaluated);
+        winograd::forward(set, side, transposed, grad_output, evaluated, None, Activation::Identity, grad_input);
+    });
 }
 
 /// Gradients with respect to the weights, `[out_channels, in_channels, 3, 3]`, and the bias,
-/// `[out_channels]`, summed over the batch.
+/// `[out_channels]`, summed over the batch, by the algorithm that [`algorithm`] chooses.
 ///
 /// # Panics
 /// If a slice does not have the length that `shape` asks for.
@@ -114,10 +260,27 @@ pub fn backward_filter(
     grad_weight: &mut [f32],
     grad_bias: Option<&mut [f32]>,
 ) {
+    let choice = algorithm(shape, Pass::BackwardFilter);
+    backward_filter_with(choice, shape, input, grad_output, grad_weight, grad_bias);
+}
+
+/// [`backward_filter`] by an algorithm of the caller's choice.
+///
+/// # Panics
+/// If a slice does not have the length that `shape` asks for.
+pub fn backward_filter_with(
+    algorithm: Algorithm,
+    shape: Shape,
+    input: &[f32],
+    grad_output: &[f32],
+    grad_weight: &mut [f32],
+    grad_bias: Option<&mut [f32]>,
+) {
     shape.check_input(input);
     shape.check_output(grad_output);
     shape.check_weight(grad_weight);
     shape.check_bias(grad_bias.as_deref());
+    _ = algorithm;
     im2col::backward_filter(shape, input, grad_output, grad_weight);
     if let Some(grad_bias) = grad_bias {
         bias_gradient(shape, grad_output, grad_bias);

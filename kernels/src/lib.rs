@@ -27,6 +27,7 @@
 mod activation;
 mod matrix;
 mod scratch;
+mod simd;
 
 pub mod adam;
 pub mod conv3x3;
@@ -37,3 +38,4 @@ pub mod resize;
 pub mod softmax;
 
 pub use activation::Activation;
+pub use simd::InstructionSet;

@@ -44,10 +44,9 @@ pub(super) fn forward(
 }
 
 pub(super) fn backward_data(shape: Shape, grad_output: &[f32], weight: &[f32], grad_input: &mut [f32]) {
-    let transposed = Shape { in_channels: shape.out_channels, out_channels: shape.in_channels, ..shape };
     scratch::with(weight.len(), |turned| {
         transpose_weights(shape, weight, turned);
-        forward(transposed, grad_output, turned, None, Activation::Identity, grad_input);
+        forward(shape.transposed(), grad_output, turned, None, Activation::Identity, grad_input);
     });
 }
 

@@ -1,0 +1,493 @@
+//! The forward pass on evaluated weights, and so the data gradient as well.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::block::{Block, even_parts};
+use super::tiles::{Grid, PITCH, Planes, Window, gather, longest, scatter, strip_len};
+use super::transform;
+use crate::Activation;
+use crate::conv3x3::Shape;
+use crate::scratch::{self, LINE, Shared};
+use crate::simd::{InstructionSet, Operation, PANEL, Simd};
+
+/// Floats of evaluated tiles that one thread works on at a time: what stays in its second-level
+/// cache, or close to it.
+const PRIVATE: usize = 192 << 10;
+
+/// Floats of evaluated tiles that all threads work on together (32 MiB).
+const SHARED: usize = 8 << 20;
+
+/// Panels of outputs whose products are kept before they are interpolated, in a private block.
+const OUT_PANELS: usize = 8;
+
+/// Panels summed over at a time, so that a panel of weights stays in the first-level cache.
+const DEPTH_PANELS: usize = 16;
+
+/// Everything about one call that its tasks need.
+#[derive(Clone, Copy)]
+struct Pass<'a, const N: usize> {
+    shape: Shape,
+    grid: Grid,
+    input: &'a [f32],
+    evaluated: &'a [f32],
+    bias: Option<&'a [f32]>,
+    activation: Activation,
+    output: Shared,
+}
+
+/// `output = activation(input ⊛ weights + bias)`, with weights evaluated for tiles of `side`.
+pub(crate) fn forward(
+    set: InstructionSet,
+    side: usize,
+    shape: Shape,
+    input: &[f32],
+    evaluated: &[f32],
+    bias: Option<&[f32]>,
+    activation: Activation,
+    output: &mut [f32],
+) {
+    assert!(input.len() == shape.input_len() && output.len() == shape.output_len());
+    assert!(bias.is_none_or(|bias| bias.len() == shape.out_channels));
+    let length = super::evaluated_len(side, shape.in_channels, shape.out_channels);
+    assert!(evaluated.len() >= length);
+    if output.is_empty() {
+        return;
+    }
+    let grid = Grid::new(side, shape.batch, shape.height, shape.width);
+    let output = Shared::new(output);
+    macro_rules! pass {
+        ($n:literal, $m:literal) => {
+            Pass::<$n> { shape, grid, input, evaluated, bias, activation, output }.run::<$m>(set)
+        };
+    }
+    match side {
+        2 => pass!(4, 2),
+        4 => pass!(6, 4),
+        6 => pass!(8, 6),
+        _ => unreachable!("tiles of side {side}"),
+    }
+}
+
+/// Floats between the values of two points: an odd number of lines, so that the values of one tile
+/// do not fall into the same set of a cache.
+fn point_stride(panels: usize, tiles: usize) -> usize {
+    (panels * tiles | 1) * LINE
+}
+
+impl<const N: usize> Pass<'_, N> {
+    const POINTS: usize = N * N;
+
+    fn in_panels(&self) -> usize {
+        self.shape.in_channels.div_ceil(PANEL)
+    }
+
+    fn out_panels(&self) -> usize {
+        self.shape.out_channels.div_ceil(PANEL)
+    }
+
+    fn run<const M: usize>(self, set: InstructionSet) {
+        let threads = rayon::current_num_threads();
+        let panels = self.in_panels() + self.out_panels().min(OUT_PANELS);
+        let fitting = (PRIVATE / (Self::POINTS * panels * PANEL)).max(1);
+        // With fewer tiles than this to a task, reading the weights would take longer than using
+        // them, unless they stay in the cache.
+        let least = if self.evaluated.len() <= PRIVATE * 2 { 12 } else { 24 };
+        let block = fitting.max(least);
+        if self.grid.tiles >= block * threads * 2 {
+            self.run_private::<M>(set, block, threads);
+        } else {
+            self.run_shared::<M>(set);
+        }
+    }
+
+    /// Every task takes a block of tiles from the input to the output.
+    fn run_private<const M: usize>(self, set: InstructionSet, most: usize, threads: usize) {
+        let blocks = self.grid.tiles.div_ceil(most).next_multiple_of(threads);
+        let most = self.grid.tiles.div_ceil(blocks);
+        let out_panels = self.out_panels().min(OUT_PANELS);
+        let data_len = Self::POINTS * point_stride(self.in_panels(), most);
+        let product_len = Self::POINTS * point_stride(out_panels, most);
+        let strip_len = strip_len::<N>();
+        (0..blocks).into_par_iter().with_max_len(1).for_each(|index| {
+            let tiles = index * self.grid.tiles / blocks..(index + 1) * self.grid.tiles / blocks;
+            scratch::with(data_len + product_len + strip_len, |floats| {
+                let (data, floats) = floats.split_at_mut(data_len);
+                let (products, strip) = floats.split_at_mut(product_len);
+                set.run(PrivateBlock::<N, M> { pass: self, tiles, data, products, strip });
+            });
+        });
+    }
+
+    /// All threads evaluate a block of tiles, then multiply, then interpolate: every weight is read
+    /// once for the whole block.
+    fn run_shared<const M: usize>(self, set: InstructionSet) {
+        let panels = self.in_panels() + self.out_panels();
+        let most = (SHARED / (Self::POINTS * panels * PANEL)).clamp(1, self.grid.tiles);
+        let blocks = self.grid.tiles.div_ceil(most);
+        let most = self.grid.tiles.div_ceil(blocks);
+        let data_len = Self::POINTS * point_stride(self.in_panels(), most);
+        let product_len = Self::POINTS * point_stride(self.out_panels(), most);
+        scratch::with(data_len + product_len, |floats| {
+            let (data, products) = floats.split_at_mut(data_len);
+            for index in 0..blocks {
+                let tiles = index * self.grid.tiles / blocks..(index + 1) * self.grid.tiles / blocks;
+                self.shared_block::<M>(set, tiles, data, products);
+            }
+        });
+    }
+
+    fn shared_block<const M: usize>(
+        self,
+        set: InstructionSet,
+        tiles: Range<usize>,
+        data: &mut [f32],
+        products: &mut [f32],
+    ) {
+        let (in_panels, out_panels) = (self.in_panels(), self.out_panels());
+        let (data, products) = (Shared::new(data), Shared::new(products));
+        let data_stride = point_stride(in_panels, tiles.len());
+        let product_stride = point_stride(out_panels, tiles.len());
+        let group = longest::<N>() * 2;
+        let groups = tiles.len().div_ceil(group);
+        let part = |index: usize| {
+            let start = index % groups * group;
+            (index / groups, start, tiles.start + start..tiles.end.min(tiles.start + start + group))
+        };
+        (0..in_panels * groups).into_par_iter().for_each(|index| {
+            let (panel, start, part) = part(index);
+            scratch::with(strip_len::<N>(), |strip| {
+                set.run(EvaluatePanel::<N> {
+                    pass: self,
+                    tiles: part,
+                    panel,
+                    strip,
+                    // SAFETY: the data have a line for each panel and tile of each point.
+                    to: unsafe { data.pointer().add((panel * tiles.len() + start) * PANEL) },
+                    stride: data_stride,
+                });
+            });
+        });
+        let chunks = out_panels.div_ceil(OUT_PANELS);
+        (0..Self::POINTS * chunks).into_par_iter().with_max_len(1).for_each(|index| {
+            let (point, chunk) = (index / chunks, index % chunks);
+            let first = chunk * OUT_PANELS;
+            set.run(MultiplyPoint {
+                pass: self,
+                point,
+                out_panels: first..out_panels.min(first + OUT_PANELS),
+                tiles: tiles.len(),
+                // SAFETY: both buffers have a stride for each point, and the products have
+                // `tiles` lines for each panel.
+                data: unsafe { data.pointer().add(point * data_stride) },
+                products: unsafe {
+                    let products = products.pointer().add(point * product_stride);
+                    products.add(first * tiles.len() * PANEL)
+                },
+            });
+        });
+        (0..out_panels * groups).into_par_iter().for_each(|index| {
+            let (panel, start, part) = part(index);
+            scratch::with(strip_len::<N>(), |strip| {
+                set.run(InterpolatePanel::<N, M> {
+                    pass: self,
+                    tiles: part,
+                    panel,
+                    strip,
+                    // SAFETY: the products have a line for each panel and tile of each point.
+                    from: unsafe { products.pointer().add((panel * tiles.len() + start) * PANEL) },
+                    stride: product_stride,
+                });
+            });
+        });
+    }
+
+    /// Writes Bᵀ d B of one panel of channels to `to`, `[N²][tiles][PANEL]` with a stride between
+    /// the points.
+    ///
+    /// # Safety
+    /// The lines must be writable, by nobody else, and `strip` hold [`strip_len`] floats.
+    #[inline(always)]
+    unsafe fn evaluate<S: Simd>(
+        &self,
+        simd: S,
+        tiles: Range<usize>,
+        panel: usize,
+        strip: *mut f32,
+        (to, stride): (*mut f32, usize),
+    ) {
+        let Shape { in_channels, height, width, .. } = self.shape;
+        let (channel, side) = (panel * PANEL, N - 2);
+        for segment in self.grid.segments(tiles, longest::<N>()) {
+            let planes = Planes {
+                start: self.input[(segment.picture * in_channels + channel) * height * width..].as_ptr(),
+                channels: (in_channels - channel).min(PANEL),
+                height,
+                width,
+            };
+            let window = Window {
+                y: segment.y as isize - 1,
+                x: segment.x as isize - 1,
+                rows: N,
+                columns: segment.length * side + 2,
+            };
+            // SAFETY: the planes are a part of the input, and a segment is never longer than a
+            // strip, all of whose columns up to the window's are written before they are read.
+            unsafe {
+                gather(simd, planes, window, strip);
+                for offset in (0..window.columns * PANEL).step_by(S::WIDTH) {
+                    let at = |row: usize| strip.add(row * PITCH * PANEL + offset);
+                    let column = std::array::from_fn(|row| simd.load(at(row)));
+                    for (row, value) in transform::data::<S, N>(simd, column).iter().enumerate() {
+                        simd.store(at(row), *value);
+                    }
+                }
+                for tile in 0..segment.length {
+                    let line = to.add((segment.offset + tile) * PANEL);
+                    for row in 0..N {
+                        let from = strip.add((row * PITCH + tile * side) * PANEL);
+                        for lane in (0..PANEL).step_by(S::WIDTH) {
+                            let values = std::array::from_fn(|x| simd.load(from.add(x * PANEL + lane)));
+                            let values = transform::data::<S, N>(simd, values);
+                            for (x, value) in values.iter().enumerate() {
+                                simd.store(line.add((row * N + x) * stride + lane), *value);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes the sums over all input channels at one point to `products`,
+    /// `[out_panels][tiles][PANEL]`.
+    ///
+    /// # Safety
+    /// `data` must hold `[in_panels][tiles][PANEL]` floats, and the products be writable, by nobody
+    /// else.
+    #[inline(always)]
+    unsafe fn multiply<S: Simd>(
+        &self,
+        simd: S,
+        point: usize,
+        out_panels: Range<usize>,
+        tiles: usize,
+        data: *const f32,
+        products: *mut f32,
+    ) {
+        let in_panels = self.in_panels();
+        let weight_panel = in_panels * PANEL * PANEL;
+        let weights = &self.evaluated[point * self.out_panels() * weight_panel..];
+        let pair = if S::ROWS_OF_PAIR > 0 { 2 } else { 1 };
+        for depth in (0..in_panels).step_by(DEPTH_PANELS) {
+            let groups = (in_panels - depth).min(DEPTH_PANELS);
+            let mut panel = out_panels.start;
+            while panel < out_panels.end {
+                let panels = (out_panels.end - panel).min(pair);
+                let rows = if panels == 2 { S::ROWS_OF_PAIR } else { S::ROWS };
+                let right = weights[panel * weight_panel + depth * PANEL * PANEL..].as_ptr();
+                for part in even_parts(tiles, rows) {
+                    // SAFETY: the weights have `weight_panel` floats for each panel of outputs; the
+                    // data and the products are as the caller promises.
+                    unsafe {
+                        let block = Block {
+                            left: data.add((depth * tiles + part.start) * PANEL),
+                            left_group: tiles * PANEL,
+                            right,
+                            right_group: PANEL * PANEL,
+                            right_panel: weight_panel,
+                            sums: products.add(((panel - out_panels.start) * tiles + part.start) * PANEL),
+                            sums_panel: tiles * PANEL,
+                            groups,
+                            steps: PANEL,
+                            accumulate: depth > 0,
+                        };
+                        block.run::<S, true>(simd, part.len(), panels);
+                    }
+                }
+                panel += panels;
+            }
+        }
+    }
+
+    /// Writes the activation of Aᵀ m A plus the bias for one panel of outputs, from `from`,
+    /// `[N²][tiles][PANEL]` with a stride between the points.
+    ///
+    /// # Safety
+    /// The lines must be readable, the tiles of the output be written by nobody else, and `strip`
+    /// hold [`strip_len`] floats.
+    #[inline(always)]
+    unsafe fn interpolate<S: Simd, const M: usize>(
+        &self,
+        simd: S,
+        tiles: Range<usize>,
+        panel: usize,
+        strip: *mut f32,
+        (from, stride): (*const f32, usize),
+    ) {
+        let Shape { out_channels, height, width, .. } = self.shape;
+        let channel = panel * PANEL;
+        let channels = (out_channels - channel).min(PANEL);
+        let mut bias = [0.0; PANEL];
+        if let Some(all) = self.bias {
+            bias[..channels].copy_from_slice(&all[channel..channel + channels]);
+        }
+        for segment in self.grid.segments(tiles, longest::<N>()) {
+            // SAFETY: the segment's tiles have a line at each point, its columns fit a strip, and
+            // its picture and channels are in the output.
+            unsafe {
+                for tile in 0..segment.length {
+                    let line = from.add((segment.offset + tile) * PANEL);
+                    for row in 0..N {
+                        let to = strip.add((row * PITCH + tile * M) * PANEL);
+                        for lane in (0..PANEL).step_by(S::WIDTH) {
+                            let values = std::array::from_fn(|x| simd.load(line.add((row * N + x) * stride + lane)));
+                            let values = transform::output::<S, N, M>(simd, values);
+                            for (x, value) in values.iter().enumerate() {
+                                simd.store(to.add(x * PANEL + lane), *value);
+                            }
+                        }
+                    }
+                }
+                for offset in (0..segment.length * M * PANEL).step_by(S::WIDTH) {
+                    let at = |row: usize| strip.add(row * PITCH * PANEL + offset);
+                    let column = std::array::from_fn(|row| simd.load(at(row)));
+                    let column = transform::output::<S, N, M>(simd, column);
+                    let bias = simd.load(bias.as_ptr().add(offset % PANEL));
+                    for (row, value) in column.iter().enumerate() {
+                        let sum = simd.add(*value, bias);
+                        let active = match self.activation {
+                            Activation::Identity => sum,
+                            Activation::Relu => simd.max(sum, simd.splat(0.0)),
+                        };
+                        simd.store(at(row), active);
+                    }
+                }
+                let planes = Planes {
+                    start: self.output.pointer().add((segment.picture * out_channels + channel) * height * width),
+                    channels,
+                    height,
+                    width,
+                };
+                let window =
+                    Window { y: segment.y as isize, x: segment.x as isize, rows: M, columns: segment.length * M };
+                scatter(simd, planes, window, strip);
+            }
+        }
+    }
+}
+
+/// A block of tiles from the input to the output.
+struct PrivateBlock<'a, const N: usize, const M: usize> {
+    pass: Pass<'a, N>,
+    tiles: Range<usize>,
+    data: &'a mut [f32],
+    products: &'a mut [f32],
+    strip: &'a mut [f32],
+}
+
+impl<const N: usize, const M: usize> Operation for PrivateBlock<'_, N, M> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self { pass, tiles, data, products, strip } = self;
+        let (count, in_panels, out_panels) = (tiles.len(), pass.in_panels(), pass.out_panels());
+        let data_stride = point_stride(in_panels, count);
+        assert!(data.len() >= N * N * data_stride && strip.len() >= strip_len::<N>());
+        let (data, strip) = (data.as_mut_ptr(), strip.as_mut_ptr());
+        for panel in 0..in_panels {
+            // SAFETY: the data have a line for each panel and tile of each point.
+            unsafe {
+                let to = data.add(panel * count * PANEL);
+                pass.evaluate(simd, tiles.clone(), panel, strip, (to, data_stride));
+            }
+        }
+        for first in (0..out_panels).step_by(OUT_PANELS) {
+            let chunk = first..out_panels.min(first + OUT_PANELS);
+            let product_stride = point_stride(chunk.len(), count);
+            assert!(products.len() >= N * N * product_stride);
+            let products = products.as_mut_ptr();
+            // SAFETY: the data and products have a line for each panel and tile of each point, and
+            // no other task has this block's tiles.
+            unsafe {
+                for point in 0..N * N {
+                    let data = data.add(point * data_stride);
+                    let products = products.add(point * product_stride);
+                    pass.multiply(simd, point, chunk.clone(), count, data, products);
+                }
+                for panel in chunk.clone() {
+                    let from = products.add((panel - first) * count * PANEL);
+                    let from = (from.cast_const(), product_stride);
+                    pass.interpolate::<S, M>(simd, tiles.clone(), panel, strip, from);
+                }
+            }
+        }
+    }
+}
+
+/// One panel of the input's channels.
+struct EvaluatePanel<'a, const N: usize> {
+    pass: Pass<'a, N>,
+    tiles: Range<usize>,
+    panel: usize,
+    strip: &'a mut [f32],
+    to: *mut f32,
+    stride: usize,
+}
+
+impl<const N: usize> Operation for EvaluatePanel<'_, N> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let strip = self.strip.as_mut_ptr();
+        // SAFETY: whoever makes the operation has pointed it at lines for its own tiles and panel.
+        unsafe {
+            self.pass.evaluate(simd, self.tiles, self.panel, strip, (self.to, self.stride));
+        }
+    }
+}
+
+/// One point of some panels of the output's channels.
+struct MultiplyPoint<'a, const N: usize> {
+    pass: Pass<'a, N>,
+    point: usize,
+    out_panels: Range<usize>,
+    tiles: usize,
+    data: *const f32,
+    products: *mut f32,
+}
+
+impl<const N: usize> Operation for MultiplyPoint<'_, N> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self { pass, point, out_panels, tiles, data, products } = self;
+        // SAFETY: whoever makes the operation has pointed it at this point's data and products.
+        unsafe { pass.multiply(simd, point, out_panels, tiles, data, products) }
+    }
+}
+
+/// One panel of the output's channels.
+struct InterpolatePanel<'a, const N: usize, const M: usize> {
+    pass: Pass<'a, N>,
+    tiles: Range<usize>,
+    panel: usize,
+    strip: &'a mut [f32],
+    from: *const f32,
+    stride: usize,
+}
+
+impl<const N: usize, const M: usize> Operation for InterpolatePanel<'_, N, M> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let (strip, from) = (self.strip.as_mut_ptr(), (self.from, self.stride));
+        // SAFETY: whoever makes the operation has pointed it at its own tiles' products.
+        unsafe { self.pass.interpolate::<S, M>(simd, self.tiles, self.panel, strip, from) }
+    }
+}

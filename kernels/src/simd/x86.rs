@@ -1,0 +1,215 @@
+//! AVX2 with FMA, and AVX-512.
+
+use std::arch::x86_64::{__m256, __m512};
+
+use pulp::x86::{V3, V4};
+
+use super::{COLUMNS, Simd};
+
+pub(super) fn detect_avx2() -> Option<V3> {
+    V3::try_new()
+}
+
+pub(super) fn detect_avx512() -> Option<V4> {
+    V4::try_new()
+}
+
+impl Simd for V3 {
+    type Vector = __m256;
+
+    const WIDTH: usize = 8;
+    const ROWS: usize = 6;
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> __m256 {
+        self.avx._mm256_set1_ps(value)
+    }
+
+    #[inline(always)]
+    fn add(self, a: __m256, b: __m256) -> __m256 {
+        self.avx._mm256_add_ps(a, b)
+    }
+
+    #[inline(always)]
+    fn sub(self, a: __m256, b: __m256) -> __m256 {
+        self.avx._mm256_sub_ps(a, b)
+    }
+
+    #[inline(always)]
+    fn mul(self, a: __m256, b: __m256) -> __m256 {
+        self.avx._mm256_mul_ps(a, b)
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        self.fma._mm256_fmadd_ps(a, b, c)
+    }
+
+    #[inline(always)]
+    fn max(self, a: __m256, b: __m256) -> __m256 {
+        self.avx._mm256_max_ps(a, b)
+    }
+
+    #[inline(always)]
+    fn sum(self, a: __m256) -> f32 {
+        let low = self.avx._mm256_castps256_ps128(a);
+        let four = self.sse._mm_add_ps(low, self.avx._mm256_extractf128_ps::<1>(a));
+        let two = self.sse._mm_add_ps(four, self.sse._mm_movehl_ps(four, four));
+        let one = self.sse._mm_add_ss(two, self.sse._mm_shuffle_ps::<1>(two, two));
+        self.sse._mm_cvtss_f32(one)
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, from: *const f32) -> __m256 {
+        // SAFETY: the caller promises eight readable floats.
+        unsafe { from.cast::<__m256>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32, vector: __m256) {
+        // SAFETY: the caller promises eight writable floats.
+        unsafe { to.cast::<__m256>().write_unaligned(vector) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_transposed(self, from: *const f32, stride: usize) -> [__m256; COLUMNS] {
+        // SAFETY: the caller promises eight readable floats in each of eight rows.
+        let rows = std::array::from_fn(|row| unsafe { self.load(from.add(row * stride)) });
+        transpose8(self, rows)
+    }
+
+    #[inline(always)]
+    unsafe fn store_transposed(self, columns: [__m256; COLUMNS], to: *mut f32, stride: usize) {
+        for (row, vector) in transpose8(self, columns).into_iter().enumerate() {
+            // SAFETY: the caller promises eight writable floats in each of eight rows.
+            unsafe { self.store(to.add(row * stride), vector) };
+        }
+    }
+}
+
+/// Transposes 8×8 floats.
+#[inline(always)]
+fn transpose8(simd: V3, r: [__m256; 8]) -> [__m256; 8] {
+    let avx = simd.avx;
+    let low = |i: usize| avx._mm256_unpacklo_ps(r[i], r[i + 1]);
+    let high = |i: usize| avx._mm256_unpackhi_ps(r[i], r[i + 1]);
+    // Columns {0, 1} and {2, 3} (and the same four further) of two rows each, then of four rows.
+    let (a, b, c, d) = (low(0), low(2), low(4), low(6));
+    let (e, f, g, h) = (high(0), high(2), high(4), high(6));
+    let even = |a, b| avx._mm256_shuffle_ps::<0b01_00_01_00>(a, b);
+    let odd = |a, b| avx._mm256_shuffle_ps::<0b11_10_11_10>(a, b);
+    let upper = [even(a, b), odd(a, b), even(e, f), odd(e, f)];
+    let lower = [even(c, d), odd(c, d), even(g, h), odd(g, h)];
+    std::array::from_fn(|column| {
+        let (a, b) = (upper[column % 4], lower[column % 4]);
+        if column < 4 { avx._mm256_permute2f128_ps::<0x20>(a, b) } else { avx._mm256_permute2f128_ps::<0x31>(a, b) }
+    })
+}
+
+impl Simd for V4 {
+    type Vector = __m512;
+
+    const WIDTH: usize = 16;
+    const ROWS: usize = 16;
+    const ROWS_OF_PAIR: usize = 14;
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> __m512 {
+        self.avx512f._mm512_set1_ps(value)
+    }
+
+    #[inline(always)]
+    fn add(self, a: __m512, b: __m512) -> __m512 {
+        self.avx512f._mm512_add_ps(a, b)
+    }
+
+    #[inline(always)]
+    fn sub(self, a: __m512, b: __m512) -> __m512 {
+        self.avx512f._mm512_sub_ps(a, b)
+    }
+
+    #[inline(always)]
+    fn mul(self, a: __m512, b: __m512) -> __m512 {
+        self.avx512f._mm512_mul_ps(a, b)
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        self.avx512f._mm512_fmadd_ps(a, b, c)
+    }
+
+    #[inline(always)]
+    fn max(self, a: __m512, b: __m512) -> __m512 {
+        self.avx512f._mm512_max_ps(a, b)
+    }
+
+    #[inline(always)]
+    fn sum(self, a: __m512) -> f32 {
+        let low = self.avx512f._mm512_castps512_ps256(a);
+        let high = self.avx512dq._mm512_extractf32x8_ps::<1>(a);
+        let narrow: V3 = *self;
+        Simd::sum(narrow, narrow.avx._mm256_add_ps(low, high))
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, from: *const f32) -> __m512 {
+        // SAFETY: the caller promises sixteen readable floats.
+        unsafe { from.cast::<__m512>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32, vector: __m512) {
+        // SAFETY: the caller promises sixteen writable floats.
+        unsafe { to.cast::<__m512>().write_unaligned(vector) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_transposed(self, from: *const f32, stride: usize) -> [__m512; COLUMNS] {
+        let narrow: V3 = *self;
+        let rows = std::array::from_fn(|row| {
+            // The two halves of a vector are rows that the transposition keeps apart.
+            // SAFETY: the caller promises eight readable floats in each of sixteen rows.
+            let (upper, lower) =
+                unsafe { (narrow.load(from.add(row * stride)), narrow.load(from.add((row + 8) * stride))) };
+            let wide = self.avx512f._mm512_castps256_ps512(upper);
+            self.avx512dq._mm512_insertf32x8::<1>(wide, lower)
+        });
+        transpose8_halves(self, rows)
+    }
+
+    #[inline(always)]
+    unsafe fn store_transposed(self, columns: [__m512; COLUMNS], to: *mut f32, stride: usize) {
+        let narrow: V3 = *self;
+        for (row, vector) in transpose8_halves(self, columns).into_iter().enumerate() {
+            let upper = self.avx512f._mm512_castps512_ps256(vector);
+            let lower = self.avx512dq._mm512_extractf32x8_ps::<1>(vector);
+            // SAFETY: the caller promises eight writable floats in each of sixteen rows.
+            unsafe {
+                narrow.store(to.add(row * stride), upper);
+                narrow.store(to.add((row + 8) * stride), lower);
+            }
+        }
+    }
+}
+
+/// Transposes the 8×8 floats of the lower halves, and those of the upper halves.
+#[inline(always)]
+fn transpose8_halves(simd: V4, r: [__m512; 8]) -> [__m512; 8] {
+    let avx = simd.avx512f;
+    let low = |i: usize| avx._mm512_unpacklo_ps(r[i], r[i + 1]);
+    let high = |i: usize| avx._mm512_unpackhi_ps(r[i], r[i + 1]);
+    let (a, b, c, d) = (low(0), low(2), low(4), low(6));
+    let (e, f, g, h) = (high(0), high(2), high(4), high(6));
+    let even = |a, b| avx._mm512_shuffle_ps::<0b01_00_01_00>(a, b);
+    let odd = |a, b| avx._mm512_shuffle_ps::<0b11_10_11_10>(a, b);
+    let upper = [even(a, b), odd(a, b), even(e, f), odd(e, f)];
+    let lower = [even(c, d), odd(c, d), even(g, h), odd(g, h)];
+    // Quarters 0, 4, 2, 6 and 1, 5, 3, 7 of the pair (a, b) numbered 0..4 and 4..8.
+    let near = avx._mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27);
+    let far = avx._mm512_setr_epi32(4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
+    std::array::from_fn(|column| {
+        let (a, b) = (upper[column % 4], lower[column % 4]);
+        let quarters = if column < 4 { near } else { far };
+        avx._mm512_permutex2var_ps(a, quarters, b)
+    })
+}
