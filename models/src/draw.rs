@@ -98,14 +98,110 @@ pub fn encode_png(picture: &Picture) -> Result<Vec<u8>, DrawError> {
     let failed = |source| DrawError::Encode { width, height, source };
     let side = |side: usize| {
         let limits = || image::error::LimitErrorKind::DimensionError;
-        u32::try_from(side).map_err(|_| failed(image::ImageError::Limits(image::error::LimitError::from_kind(limits()))))
+        u32::try_from(side)
+            .map_err(|_| failed(image::ImageError::Limits(image::error::LimitError::from_kind(limits()))))
     };
     if rgb.len() != width * height * 3 {
         let kind = image::error::ParameterErrorKind::DimensionMismatch;
         return Err(failed(image::ImageError::Parameter(image::error::ParameterError::from_kind(kind))));
     }
-    PngEncoder::new(&mut png)
-        .write_image(rgb, side(width)?, side(height)?, ExtendedColorType::Rgb8)
-        .map_err(failed)?;
+    PngEncoder::new(&mut png).write_image(rgb, side(width)?, side(height)?, ExtendedColorType::Rgb8).map_err(failed)?;
     Ok(png)
+}
+
+#[cfg(test)]
+mod tests {
+    use resvg::usvg::{Group, Node};
+
+    use super::*;
+    use crate::{Architecture, Family, Head, svg};
+
+    #[test]
+    fn a_drawing_has_the_size_that_was_asked_for() {
+        let svg = svg::Canvas::new().finish(120.0, 40.0, "empty");
+        for (scale, size) in [(1.0, (120, 40)), (2.5, (300, 100)), (0.1, (12, 4))] {
+            let picture = Picture::decode(&rasterize(&svg, scale).expect("a drawing")).expect("a PNG");
+            assert_eq!((picture.width, picture.height), size);
+            assert!(picture.rgb.iter().all(|&sample| sample == 255), "an empty drawing is white");
+        }
+    }
+
+    #[test]
+    fn text_leaves_ink_whatever_family_is_named() {
+        let ink = |family: &str| {
+            let svg = format!(
+                r#"<svg xmlns="http://www.w3.org/2000/svg" width="80" height="20"><text x="2" y="15" font-family="{family}">Dark × 3</text></svg>"#
+            );
+            render(&svg, 1.0).expect("a drawing")
+        };
+        let named = ink(svg::FONT_FAMILY);
+        assert!(named.rgb.iter().any(|&sample| sample < 64), "no ink");
+        assert_eq!(named, ink("Nonexistent"));
+    }
+
+    #[test]
+    fn what_is_no_drawing_is_an_error() {
+        assert!(matches!(rasterize("<svg", 1.0), Err(DrawError::Svg(_))));
+        let svg = svg::Canvas::new().finish(100.0, 100.0, "empty");
+        for scale in [0.0, -1.0, f32::NAN, 1e6] {
+            assert!(matches!(rasterize(&svg, scale), Err(DrawError::Size { .. })), "scale {scale}");
+        }
+        let short = Picture { width: 2, height: 2, rgb: vec![0; 11] };
+        assert!(matches!(encode_png(&short), Err(DrawError::Encode { width: 2, height: 2, .. })));
+    }
+
+    fn texts(group: &Group, found: &mut Vec<(String, [f32; 4])>) {
+        for node in group.children() {
+            match node {
+                Node::Group(group) => texts(group, found),
+                Node::Text(text) => {
+                    let area = text.abs_bounding_box();
+                    let content = text.chunks().iter().map(|chunk| chunk.text()).collect();
+                    found.push((content, [area.left(), area.top(), area.right(), area.bottom()]));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn the_measure_of_text_bounds_what_the_typeface_takes() {
+        for text in [
+            "block1_conv1",
+            "138,357,544 parameters · 30.94 GFLOPs",
+            "Wilfrid jiggled",
+            "Überröstung",
+            "224×224×(52–64)",
+        ] {
+            let mut canvas = svg::Canvas::new();
+            canvas.text(text, 10.0, 20.0, &svg::TextStyle { size: 16.0, ..svg::TextStyle::default() });
+            let mut found = Vec::new();
+            texts(parse(&canvas.finish(900.0, 40.0, "text")).expect("a drawing").root(), &mut found);
+            let width = f64::from(found[0].1[2] - found[0].1[0]);
+            let measured = svg::text_width(text, 16.0);
+            assert!(
+                (0.95..=1.0).contains(&(width * 1.1 / measured)) || width < measured && text.contains('Ü'),
+                "{text}: {width} of {measured}"
+            );
+        }
+    }
+
+    #[test]
+    fn texts_of_the_diagram_are_apart_as_the_typeface_sets_them() {
+        let mut norm = Architecture::vgg(Family::Vgg19, 1000);
+        (norm.batch_norm, norm.dropout) = (true, 0.5);
+        let mut slim = Architecture::vgg(Family::Vgg16, 4).scaled(0.25);
+        (slim.head, slim.input) = (Head::GlobalAveragePool, [3, 32, 32]);
+        for architecture in [Architecture::vgg(Family::Vgg16, 1000), norm, slim] {
+            let mut found = Vec::new();
+            texts(parse(&architecture.diagram()).expect("well-formed SVG").root(), &mut found);
+            assert!(found.len() > architecture.blocks.iter().flatten().count(), "every layer has a text");
+            for (index, (one, [left, top, right, bottom])) in found.iter().enumerate() {
+                for (other, area) in &found[index + 1..] {
+                    let apart = *left >= area[2] || area[0] >= *right || *top >= area[3] || area[1] >= *bottom;
+                    assert!(apart, "{one:?} covers {other:?}");
+                }
+            }
+        }
+    }
 }

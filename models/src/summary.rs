@@ -38,11 +38,8 @@ impl Architecture {
     fn totals(&self) -> String {
         let (total, trainable) = (self.parameters(), self.trainable_parameters());
         let mut text = String::new();
-        let lines = [
-            ("Total params", total),
-            ("Trainable params", trainable),
-            ("Non-trainable params", total - trainable),
-        ];
+        let lines =
+            [("Total params", total), ("Trainable params", trainable), ("Non-trainable params", total - trainable)];
         for (name, count) in lines {
             writeln!(text, " {name}: {} ({})", grouped(count), bytes(4 * count)).expect("a String takes everything");
         }
