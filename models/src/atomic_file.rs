@@ -17,7 +17,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Brings a finished temporary file to the disk and to its name, readable as a plain new file would be.
-pub(crate) fn persist(file: tempfile::NamedTempFile, path: &Path) -> io::Result<()> {
+pub fn persist(file: tempfile::NamedTempFile, path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;

@@ -42,12 +42,12 @@ mod training;
 #[cfg(feature = "candle")]
 pub use adam::{Adam, AdamSettings, AdamUpdate};
 pub use architecture::{Architecture, ArchitectureError, Family, Head, Layer, LayerKind, Shape};
-pub use atomic_file::write_atomic;
+pub use atomic_file::{persist, write_atomic};
 pub use card::{CardError, Metric, ModelCard, Provenance};
 pub use classes::{ClassFolders, ClassFoldersError, LabelledFile, is_picture_name};
 pub use hash::Sha256;
 #[cfg(feature = "candle")]
-pub use network::{Checkpoint, Mode, Network, NetworkError};
+pub use network::{BATCH_NORM_EPSILON, Checkpoint, Mode, Network, NetworkError};
 pub use picture::{DecodeError, Picture, PictureError};
 pub use preprocess::{ChannelOrder, Filter, Fit, Preprocess, PreprocessError, Preset};
 #[cfg(feature = "candle")]

@@ -16,6 +16,7 @@ pub use checkpoint::Checkpoint;
 pub use error::NetworkError;
 
 use crate::{Adam, Architecture, ModelCard};
+pub use layer::BATCH_NORM_EPSILON;
 use layer::Computation;
 
 /// The candle network of an [`Architecture`].

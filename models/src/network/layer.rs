@@ -6,8 +6,8 @@ use crate::{
     ops::{self, Activation},
 };
 
-/// Keras's `BatchNormalization(epsilon=0.001)`.
-const EPSILON: f32 = 1e-3;
+/// What batch normalisation adds to the variance: Keras's `BatchNormalization(epsilon=0.001)`.
+pub const BATCH_NORM_EPSILON: f32 = 1e-3;
 /// Keras's `BatchNormalization(momentum=0.99)`: the share of the old in the running moments.
 const MOMENTUM: f64 = 0.99;
 
@@ -137,13 +137,13 @@ impl Computation {
 
 impl BatchNorm {
     fn train(&self, input: &Tensor) -> candle_core::Result<Tensor> {
-        let (output, moments) = ops::batch_norm(input, &self.scale, &self.shift, EPSILON, Activation::Relu)?;
+        let (output, moments) = ops::batch_norm(input, &self.scale, &self.shift, BATCH_NORM_EPSILON, Activation::Relu)?;
         self.remember(&moments)?;
         Ok(output)
     }
 
     fn evaluate(&self, input: &Tensor) -> candle_core::Result<Tensor> {
-        let deviation = (self.running_variance.as_detached_tensor() + f64::from(EPSILON))?.sqrt()?;
+        let deviation = (self.running_variance.as_detached_tensor() + f64::from(BATCH_NORM_EPSILON))?.sqrt()?;
         let factor = (self.scale.as_detached_tensor() / deviation)?;
         let offset = (self.shift.as_detached_tensor() - (self.running_mean.as_detached_tensor() * &factor)?)?;
         ops::batch_norm_with(input, &factor, &offset, Activation::Relu)
