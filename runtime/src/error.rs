@@ -90,6 +90,18 @@ pub enum RuntimeError {
         /// What the preprocessing gives.
         found: String,
     },
+    /// The preprocessing gives pictures without pixels, or too many.
+    #[error("the preprocessing of {model} gives pictures of {height}×{width}; expected 1 to {limit} pixels")]
+    PictureSize {
+        /// The file.
+        model: String,
+        /// Rows.
+        height: usize,
+        /// Columns.
+        width: usize,
+        /// The most pixels.
+        limit: usize,
+    },
     /// Not one label per class.
     #[error("{model} has {classes} classes, but there are {labels} labels; give exactly one label per class")]
     LabelCount {

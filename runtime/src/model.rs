@@ -29,6 +29,9 @@ pub struct Model {
     worker: Worker,
 }
 
+/// The most pixels of a preprocessed picture: what a damaged or hostile file may make us allocate.
+const MAX_PIXELS: usize = 1 << 26;
+
 /// How a [`Model`] is opened.
 ///
 /// What is not set comes from the file. Files of other projects often lack the preprocessing, or the
@@ -120,6 +123,9 @@ impl ModelBuilder {
             // The file does not say it; the engine knows.
             None => worker.run(vec![0.0; card.preprocess.output_len()], 1)?.len(),
         };
+        if classes == 0 {
+            return Err(RuntimeError::OutputLength { model: name, batch: 1, expected: 1, found: 0 });
+        }
         if !labelled {
             card.labels = (0..classes).map(|class| class.to_string()).collect();
         } else if card.labels.len() != classes {
@@ -159,6 +165,9 @@ impl ModelBuilder {
             labelled = true;
         }
         let Preprocess { height, width, .. } = card.preprocess;
+        if height == 0 || width == 0 || height.checked_mul(width).is_none_or(|pixels| pixels > MAX_PIXELS) {
+            return Err(RuntimeError::PictureSize { model: name.to_owned(), height, width, limit: MAX_PIXELS });
+        }
         let fits = |expected: Option<usize>, found| expected.is_none_or(|expected| expected == found);
         if !fits(signature.height, height) || !fits(signature.width, width) {
             let text = |size: Option<usize>| size.map_or("?".to_owned(), |size| size.to_string());
@@ -322,3 +331,6 @@ impl Model {
         &self.pool
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -160,30 +160,26 @@ mod tests {
 
     #[test]
     fn each_obstacle_has_its_own_error() {
-        let input = value("x", FLOAT, &[1, 3, 8, 8]);
-        let output = value("y", FLOAT, &[1, 4]);
-        let is = |found: GraphProblem, expected: fn(&GraphProblem) -> bool| assert!(expected(&found), "{found}");
+        let picture = || value("x", FLOAT, &[1, 3, 8, 8]);
+        let logits = || value("y", FLOAT, &[1, 4]);
+        let is = |input: &[_], output: &[_], expected: fn(&GraphProblem) -> bool| {
+            let found = problem(input, output);
+            assert!(expected(&found), "{found}");
+        };
         is(
-            problem(&[input.clone(), value("mask", FLOAT, &[1])], &[output.clone()]),
+            &[picture(), value("mask", FLOAT, &[1])],
+            &[logits()],
             |found| matches!(found, GraphProblem::Inputs { names } if names == &["x", "mask"]),
         );
-        is(
-            problem(&[], &[output.clone()]),
-            |found| matches!(found, GraphProblem::Inputs { names } if names.is_empty()),
-        );
-        is(problem(&[input.clone()], &[output.clone(), output.clone()]), |found| {
-            matches!(found, GraphProblem::Outputs { .. })
-        });
-        is(problem(&[value("x", 2, &[1, 3, 8, 8])], &[output.clone()]), |found| {
+        is(&[], &[logits()], |found| matches!(found, GraphProblem::Inputs { names } if names.is_empty()));
+        is(&[picture()], &[logits(), logits()], |found| matches!(found, GraphProblem::Outputs { .. }));
+        is(&[value("x", 2, &[1, 3, 8, 8])], &[logits()], |found| {
             matches!(found, GraphProblem::ElementType { found: "uint8", .. })
         });
-        is(problem(&[value("x", FLOAT, &[1, 192])], &[output.clone()]), |found| {
-            matches!(found, GraphProblem::InputShape { .. })
-        });
-        is(problem(&[value("x", FLOAT, &[1, 1, 28, 28])], &[output]), |found| {
-            matches!(found, GraphProblem::InputShape { .. })
-        });
-        is(problem(&[input], &[value("y", FLOAT, &[1, 4, 7, 7])]), |found| {
+        for shape in [&[1, 192][..], &[1, 1, 28, 28]] {
+            is(&[value("x", FLOAT, shape)], &[logits()], |found| matches!(found, GraphProblem::InputShape { .. }));
+        }
+        is(&[picture()], &[value("y", FLOAT, &[1, 4, 7, 7])], |found| {
             matches!(found, GraphProblem::OutputShape { .. })
         });
         let none = Signature::of_model(&ModelProto::default()).expect_err("nothing");

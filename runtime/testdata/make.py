@@ -1,6 +1,6 @@
 """Writes the small ONNX files that the tests of this crate read.
 
-pip install onnx numpy onnxruntime; python make.py
+pip install onnx numpy; python make.py
 """
 
 import json
@@ -143,3 +143,15 @@ if __name__ == "__main__":
     nhwc = [helper.make_node("Transpose", ["input"], ["nchw"], "transpose", perm=[0, 3, 1, 2]), *plain()]
     nhwc[1].input[0] = "nchw"
     save("channels-last.onnx", nhwc, WEIGHTS, {}, ("N", SIZE, SIZE, 3))
+
+    # What the files compute, by ONNX's own evaluator, which shares no code with either engine.
+    from onnx.reference import ReferenceEvaluator
+
+    pictures = ((np.arange(8 * 3 * SIZE * SIZE) * 37 % 256).astype(np.float32) / np.float32(255)).reshape(8, 3, SIZE, SIZE)
+    for name in ["tiny", "tiny-qdq"]:
+        model = onnx.load(os.path.join(HERE, f"{name}.onnx"))
+        # The evaluator knows quantization since operator set 19; these operators mean the same in 17.
+        model.opset_import[0].version = 19
+        logits = ReferenceEvaluator(model).run(None, {"input": pictures})[0]
+        assert logits.shape == (8, CLASSES) and logits.dtype == np.float32
+        logits.tofile(os.path.join(HERE, f"{name}.logits"))

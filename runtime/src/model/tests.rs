@@ -1,0 +1,249 @@
+use std::thread;
+
+use super::*;
+use crate::GraphProblem;
+
+const TINY: &[u8] = include_bytes!("../../testdata/tiny.onnx");
+const QDQ: &[u8] = include_bytes!("../../testdata/tiny-qdq.onnx");
+const FOREIGN: &[u8] = include_bytes!("../../testdata/foreign-softmax.onnx");
+const FIXED: &[u8] = include_bytes!("../../testdata/fixed-batch.onnx");
+
+/// Every engine that is compiled in and can run on any machine.
+fn engines() -> Vec<EngineChoice> {
+    let mut engines = Vec::new();
+    if cfg!(feature = "tract") {
+        engines.push(EngineChoice::Tract);
+    }
+    if cfg!(feature = "ort") {
+        engines.push(EngineChoice::Ort);
+    }
+    engines
+}
+
+fn model(bytes: &[u8], engine: EngineChoice) -> Model {
+    let model = Model::builder().engine(engine).threads(2).from_bytes(bytes);
+    model.unwrap_or_else(|error| {
+        panic!("{engine} must open it (for ort, fetch it with `cargo xtask onnxruntime`): {error:?}")
+    })
+}
+
+fn picture(seed: usize) -> Picture {
+    let rgb = (0..20 * 16 * 3).map(|index| ((index * 31 + seed * 97) % 251) as u8).collect();
+    Picture { width: 20, height: 16, rgb }
+}
+
+fn pictures(count: usize) -> Vec<Picture> {
+    (0..count).map(picture).collect()
+}
+
+/// Rounding in another order.
+const CLOSE: f32 = 1e-5;
+
+/// A value that lies between two integers of a quantized file's grid may be rounded up by one engine and
+/// down by another: a step of 2/255 in what the last layer takes, times its largest weight, 1.63.
+const ONE_GRID_STEP: f32 = 0.0128;
+
+fn assert_within(tolerance: f32, left: &[f32], right: &[f32], context: &str) {
+    assert_eq!(left.len(), right.len(), "{context}");
+    for (left, right) in left.iter().zip(right) {
+        assert!((left - right).abs() <= tolerance * (1.0 + right.abs()), "{left} for {right}: {context}");
+    }
+}
+
+/// The logits that `onnx.reference.ReferenceEvaluator` gives; see `testdata/make.py`, which wrote them.
+fn reference(bytes: &[u8]) -> Vec<f32> {
+    bytes.chunks_exact(4).map(|value| f32::from_le_bytes([value[0], value[1], value[2], value[3]])).collect()
+}
+
+/// The input behind [`reference`]: eight pictures.
+fn reference_input() -> Vec<f32> {
+    (0..8 * 3 * 12 * 12).map(|index| (index * 37 % 256) as f32 / 255.0).collect()
+}
+
+#[test]
+fn every_engine_agrees_with_the_reference_at_every_batch() {
+    let input = reference_input();
+    let picture = input.len() / 8;
+    for (name, bytes, expected, tolerance) in [
+        ("fp32", TINY, include_bytes!("../../testdata/tiny.logits").as_slice(), CLOSE),
+        ("QDQ", QDQ, include_bytes!("../../testdata/tiny-qdq.logits"), ONE_GRID_STEP),
+        ("fixed batch", FIXED, include_bytes!("../../testdata/tiny.logits"), CLOSE),
+    ] {
+        let expected = reference(expected);
+        for engine in engines() {
+            let model = model(bytes, engine);
+            // In this order tract makes plans for 1 and 3, replaces the latter by one for 8, and then
+            // computes 3 in parts.
+            for batch in [1, 3, 8, 3, 1] {
+                let found = model.logits(&input[..batch * picture], batch).expect("it runs");
+                assert_within(tolerance, &found, &expected[..batch * 3], &format!("{name}, {engine}, batch {batch}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn probabilities_are_those_of_softmax_once() {
+    for engine in engines() {
+        let ours = model(TINY, engine);
+        assert!(!ours.ends_in_softmax());
+        let foreign =
+            Model::builder().engine(engine).preset(Preset::Rescaling).from_bytes(FOREIGN).expect("a classifier");
+        assert!(foreign.ends_in_softmax());
+        assert_eq!(foreign.labels(), ["dark", "green", "light's"]);
+        for (ours, foreign) in [0, 1, 2].map(picture).iter().map(|picture| {
+            (ours.classify_picture(picture, 9).expect("ours"), foreign.classify_picture(picture, 9).expect("foreign"))
+        }) {
+            let sum: f32 = ours.iter().map(|prediction| prediction.probability).sum();
+            assert!((sum - 1.0).abs() < 1e-5, "{ours:?}");
+            for (ours, foreign) in ours.iter().zip(&foreign) {
+                assert_eq!(ours.index, foreign.index);
+                assert_within(CLOSE, &[ours.probability], &[foreign.probability], "softmax in the graph");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_batch_is_its_pictures_one_by_one() {
+    for engine in engines() {
+        let model = model(TINY, engine);
+        let pictures = pictures(5);
+        let together = model.classify_batch(&pictures, 2).expect("a batch");
+        for (picture, together) in pictures.iter().zip(together) {
+            let alone = model.classify_picture(picture, 2).expect("a picture");
+            assert_eq!(alone.len(), 2);
+            for (alone, together) in alone.iter().zip(&together) {
+                assert_eq!(alone.label, together.label);
+                assert_within(CLOSE, &[alone.probability], &[together.probability], "alone and together");
+            }
+        }
+        assert!(model.classify_batch(&[], 2).expect("nothing to do").is_empty());
+    }
+}
+
+#[test]
+fn threads_share_a_model_and_one_that_fails_disturbs_nobody() {
+    for engine in engines() {
+        let model = model(TINY, engine);
+        let expected = model.classify_picture(&picture(4), 1).expect("an answer");
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..20 {
+                        assert_eq!(model.classify_picture(&picture(4), 1).expect("an answer"), expected);
+                        assert!(model.logits(&[0.0; 7], 1).is_err());
+                        assert!(model.classify_bytes(b"no picture", 1).is_err());
+                    }
+                });
+            }
+        });
+    }
+}
+
+#[test]
+fn the_report_says_what_runs_where() {
+    for engine in engines() {
+        let report = model(TINY, engine).report().clone();
+        assert_eq!(report.threads, 2);
+        assert!(report.nodes.iter().map(|count| count.nodes).sum::<usize>() >= 4, "{report}");
+        match engine {
+            EngineChoice::Tract => assert_eq!(report.engine, "tract"),
+            _ => {
+                assert_eq!(report.engine, "onnxruntime cpu");
+                assert!(report.nodes.iter().all(|count| count.provider == "CPUExecutionProvider"), "{report}");
+            }
+        }
+    }
+}
+
+#[cfg(all(feature = "ort", feature = "tract"))]
+#[test]
+fn auto_takes_onnx_runtime_where_it_is_and_says_so() {
+    let report = model(TINY, EngineChoice::Auto).report().clone();
+    assert_eq!(report.engine, "onnxruntime cpu");
+    assert!(report.selection.expect("a reason").contains("onnxruntime"));
+}
+
+#[cfg(feature = "tract")]
+#[test]
+fn tract_rounds_to_the_integer_grid_in_one_operator() {
+    let report = model(QDQ, EngineChoice::Tract).report().clone();
+    let count = |name: &str| report.nodes.iter().find(|count| count.operator == name).map_or(0, |count| count.nodes);
+    assert_eq!(count("FakeQuantize"), 5, "{report}");
+    let left = report.nodes.iter().find(|count| count.operator.contains("uantizeLinear"));
+    assert_eq!(left, None, "{report}");
+}
+
+#[cfg(feature = "ort")]
+#[test]
+fn cuda_without_a_gpu_is_an_error_and_never_the_cpu() {
+    let Err(error) = Model::builder().engine(EngineChoice::OrtCuda).from_bytes(TINY) else {
+        panic!("this test expects a machine without CUDA");
+    };
+    let RuntimeError::Cuda { source } = &error else { panic!("{error:?}") };
+    assert!(!source.to_string().is_empty());
+    assert!(error.to_string().contains("nothing was run on the CPU"), "{error}");
+}
+
+#[test]
+fn what_a_foreign_file_lacks_is_asked_for() {
+    let Err(error) = Model::builder().from_bytes(FOREIGN) else { panic!("it has no preprocessing") };
+    assert!(matches!(error, RuntimeError::NoPreprocess { .. }));
+    assert!(error.to_string().contains("--preset"), "{error}");
+}
+
+#[test]
+fn labels_and_sizes_must_fit() {
+    let labels = ["a", "b"].map(str::to_owned).to_vec();
+    for engine in engines() {
+        let Err(error) = Model::builder().engine(engine).labels(labels.clone()).from_bytes(TINY) else {
+            panic!("two labels for three classes")
+        };
+        assert!(matches!(error, RuntimeError::LabelCount { classes: 3, labels: 2, .. }), "{error}");
+    }
+    let preprocess = Preset::Torchvision.preprocess(24, 12);
+    let Err(error) = Model::builder().preprocess(preprocess).from_bytes(TINY) else { panic!("24 rows for 12") };
+    assert!(error.to_string().contains("12×12") && error.to_string().contains("24×12"), "{error}");
+}
+
+#[test]
+fn channels_last_is_a_specific_error() {
+    let bytes = include_bytes!("../../testdata/channels-last.onnx");
+    let Err(error) = Model::builder().preset(Preset::Rescaling).from_bytes(bytes) else { panic!("NHWC") };
+    let RuntimeError::Unsupported { problem: GraphProblem::ChannelsLast { .. }, .. } = error else { panic!("{error}") };
+}
+
+#[test]
+fn a_file_and_its_bytes_are_the_same_model() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("tiny.onnx");
+    std::fs::write(&path, TINY).expect("a file");
+    for engine in engines() {
+        let file = Model::builder().engine(engine).open(&path).expect("a file");
+        assert_eq!(file.name(), path.display().to_string());
+        let expected = model(TINY, engine).classify_picture(&picture(1), 3).expect("bytes");
+        assert_eq!(file.classify_picture(&picture(1), 3).expect("file"), expected);
+    }
+    let Err(error) = Model::open(folder.path().join("none.onnx")) else { panic!("it is not there") };
+    assert!(matches!(error, RuntimeError::Read { .. }) && error.to_string().contains("none.onnx"), "{error}");
+}
+
+#[test]
+fn damaged_bytes_are_errors_in_every_engine() {
+    for engine in engines() {
+        for place in (0..TINY.len()).step_by(53) {
+            let mut bytes = TINY.to_vec();
+            bytes[place] ^= 0x15;
+            // Many changes only touch a weight; then the model answers, with other numbers.
+            if let Ok(model) = Model::builder().engine(engine).threads(1).from_bytes(bytes) {
+                assert!(model.classes() > 0);
+            }
+        }
+        for length in (0..TINY.len()).step_by(97) {
+            let result = Model::builder().engine(engine).threads(1).from_bytes(&TINY[..length]);
+            // The metadata comes last; a file that is cut there says too little about itself.
+            assert!(result.is_err(), "{engine} opened {length} of {} bytes", TINY.len());
+        }
+    }
+}
