@@ -7,7 +7,7 @@ mod split;
 
 use std::{io, path::PathBuf, sync::Arc};
 
-use models::{ClassFoldersError, PictureError, PreprocessError, Sha256};
+use models::{ClassFoldersError, DecodeError, PreprocessError, Sha256};
 
 pub use batches::{Batch, Batches, epoch_order};
 pub use keras_split::{shuffled, validation_count};
@@ -42,11 +42,12 @@ pub enum DataError {
         source: io::Error,
     },
     /// A file is not a picture.
-    #[error("{}; repair it, or remove it from the folder", source)]
-    Picture {
-        /// Which file, and why.
-        #[source]
-        source: PictureError,
+    #[error("cannot decode {}; repair the file, or remove it from the folder", path.display())]
+    Decode {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: DecodeError,
     },
     /// A picture cannot be preprocessed.
     #[error("cannot preprocess {}", path.display())]

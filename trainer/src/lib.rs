@@ -3,18 +3,21 @@
 mod config;
 pub mod data;
 mod device;
+mod evaluate;
 mod evaluation;
 mod fit;
 mod interrupt;
 pub mod metrics;
 mod observer;
 mod report;
+pub mod sample_data;
 mod schedule;
 mod values;
 
 pub use config::{Config, ConfigError, Difference, HeadKind};
 pub use data::DataError;
 pub use device::{ChosenDevice, DeviceError};
+pub use evaluate::{EvaluationError, EvaluationRequest, evaluate};
 pub use evaluation::{ClassResult, Evaluation, Tally};
 pub use fit::{FitError, FitRequest, StateError, fit};
 pub use interrupt::Interrupt;

@@ -1,2 +1,39 @@
-//! trainer.
-fn main() {}
+//! The trainer's command line: `trainer --help` says what it does.
+
+mod cli;
+mod commands;
+mod exit_status;
+mod progress;
+mod threads;
+
+use std::{io, process::ExitCode};
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+use exit_status::ExitStatus;
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Fit(args) => commands::fit(args),
+        Command::Evaluate(args) => commands::evaluate(args),
+        Command::Summary(args) => commands::summary(&args),
+        Command::Diagram(args) => commands::diagram(&args),
+        Command::SampleData(args) => commands::sample_data(&args),
+    };
+    let status = outcome.unwrap_or_else(|error| {
+        if is_closed_pipe(&error) {
+            return ExitStatus::Success;
+        }
+        eprintln!("error: {error}");
+        error.chain().skip(1).for_each(|cause| eprintln!("  because: {cause}"));
+        ExitStatus::Failure
+    });
+    status.into()
+}
+
+/// Whoever reads our output may have read enough.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let closed = |cause: &io::Error| cause.kind() == io::ErrorKind::BrokenPipe;
+    error.chain().filter_map(|cause| cause.downcast_ref()).any(closed)
+}

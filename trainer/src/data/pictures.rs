@@ -1,4 +1,5 @@
 use std::{
+    fs,
     ops::Range,
     path::PathBuf,
     sync::{
@@ -7,7 +8,7 @@ use std::{
     },
 };
 
-use models::{Picture, PictureError, Preprocess};
+use models::{Picture, Preprocess};
 use rayon::prelude::*;
 
 use super::DataError;
@@ -68,15 +69,22 @@ impl Pictures {
             }
             Some(Kept::Decoded(picture)) => self.apply(index, picture, output),
             None => {
-                let picture = Picture::open(&self.files[index].0).map_err(|source| match source {
-                    PictureError::Read { path, source } => DataError::Read { path, source },
-                    source => DataError::Picture { source },
-                })?;
+                let picture = self.open(index)?;
                 self.apply(index, &picture, output)?;
                 self.keep(index, picture, output);
                 Ok(())
             }
         }
+    }
+
+    /// Reads and decodes a picture.
+    ///
+    /// # Errors
+    /// Where the file cannot be read or decoded; the error names it.
+    pub fn open(&self, index: usize) -> Result<Picture, DataError> {
+        let path = &self.files[index].0;
+        let bytes = fs::read(path).map_err(|source| DataError::Read { path: path.clone(), source })?;
+        Picture::decode(&bytes).map_err(|source| DataError::Decode { path: path.clone(), source })
     }
 
     /// Reads some of the pictures, on the current pool, so that a bad one is known before it is needed; keeps what
@@ -159,8 +167,8 @@ mod tests {
     #[test]
     fn a_bad_picture_is_named() {
         let (folder, files) = three_pictures();
-        std::fs::write(folder.path().join("1.png"), "no picture").expect("a file");
-        std::fs::remove_file(folder.path().join("2.png")).expect("it is there");
+        fs::write(folder.path().join("1.png"), "no picture").expect("a file");
+        fs::remove_file(folder.path().join("2.png")).expect("it is there");
         let pictures = Pictures::new(files, Preset::Rescaling.preprocess(4, 4), ByteSize(0));
         let mut output = [0.0; 48];
         pictures.prepare(0, &mut output).expect("a sound picture");

@@ -240,7 +240,7 @@ impl Session {
         };
         let best = self.close_epoch(validation, began.elapsed().as_secs_f64())?;
         if let Some(row) = self.state.rows.last() {
-            observer.epoch_finished(row, best);
+            observer.epoch_finished(row, self.config.epochs, best);
         }
         Ok(Passage::Through(()))
     }

@@ -1,0 +1,17 @@
+//! The plots of a run: curves, confusion matrix, and a grid of its pictures.
+
+mod axis;
+mod confusion;
+mod curves;
+mod preview;
+
+pub use confusion::confusion;
+pub use curves::curves;
+pub use preview::preview;
+
+const INK: &str = "#1e293b";
+const MUTED: &str = "#64748b";
+const GRID: &str = "#e2e8f0";
+const FRAME: &str = "#94a3b8";
+/// White space around a plot.
+const MARGIN: f64 = 28.0;

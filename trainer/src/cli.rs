@@ -1,0 +1,413 @@
+//! What the command line takes. Doc comments are the help text.
+
+use std::path::PathBuf;
+
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use models::{Family, Preset};
+use serde::{Serialize, de::DeserializeOwned};
+use trainer::{ByteSize, DeviceChoice, HeadKind, ImageSize};
+
+/// Fits a VGG network to a folder of labelled pictures.
+///
+/// Data goes to standard output, everything else to standard error. Exit status: 0 success, 1 something that you can
+/// fix, 2 wrong usage, 130 training was interrupted, has saved, and can go on.
+#[derive(Debug, Parser)]
+#[command(name = "trainer", version, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Fit(FitArgs),
+    Evaluate(EvaluateArgs),
+    Summary(SummaryArgs),
+    Diagram(DiagramArgs),
+    SampleData(SampleDataArgs),
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Fit a network to a folder of labelled pictures, and write a run folder.
+///
+/// The folder of pictures holds a folder for each class, which names it. Files, order, shuffle and split are those of
+/// Keras's image_dataset_from_directory for the same folder, seed and validation split.
+///
+/// Each setting comes from its flag, else from its environment variable, else from the settings file, else from its
+/// default; all are saved in the run's config.toml, which is itself a settings file.
+///
+/// Ctrl-C, or SIGTERM, finishes the step, saves, and ends with status 130; a second one ends at once. `--resume` goes
+/// on from there, and gives bit by bit the weights that the uninterrupted run would have given, with the same number
+/// of threads on the same machine.
+#[derive(Debug, Args)]
+pub(crate) struct FitArgs {
+    /// Folder of labelled pictures, one folder per class; with --resume the run knows it.
+    #[arg(value_name = "PICTURES", required_unless_present = "resume")]
+    pub(crate) pictures: Option<PathBuf>,
+
+    /// Run folder to write [default: a new folder runs/PICTURES-ARCHITECTURE]. A run that is there is never
+    /// overwritten.
+    #[arg(long, value_name = "DIR", env = "DEMITASSE_RUN")]
+    pub(crate) run: Option<PathBuf>,
+
+    /// Go on with the run in --run. Its settings stay; only --epochs, --device, --threads and --memory-budget may
+    /// change.
+    #[arg(long, requires = "run")]
+    pub(crate) resume: bool,
+
+    /// Settings file in TOML: the long flags as keys, and their values, with `_` for `-`.
+    #[arg(long, value_name = "FILE", env = "DEMITASSE_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// How results are printed: as JSON, one object per epoch and the report at the end, each on its line.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+
+    #[command(flatten)]
+    pub(crate) network: NetworkFlags,
+    #[command(flatten)]
+    pub(crate) pictures_flags: PicturesFlags,
+    #[command(flatten)]
+    pub(crate) training: TrainingFlags,
+    #[command(flatten)]
+    pub(crate) machine: MachineFlags,
+}
+
+/// The network.
+#[derive(Clone, Debug, Default, Args, Serialize)]
+#[command(next_help_heading = "Network")]
+pub(crate) struct NetworkFlags {
+    /// Member of the VGG family [default: vgg16].
+    #[arg(long, env = "DEMITASSE_ARCHITECTURE", value_parser = named::<Family>(&["vgg11", "vgg13", "vgg16", "vgg19"]))]
+    pub(crate) architecture: Option<Family>,
+
+    /// Factor on the width of every convolution and hidden dense layer [default: 1].
+    #[arg(long, value_name = "FACTOR", env = "DEMITASSE_WIDTH")]
+    pub(crate) width: Option<f64>,
+
+    /// From the last feature map to the logits: two dense layers of 4096, or global average pooling [default: dense].
+    #[arg(long, env = "DEMITASSE_HEAD", value_parser = named::<HeadKind>(&["dense", "gap"]))]
+    pub(crate) head: Option<HeadKind>,
+
+    /// Batch normalisation between each convolution and its ReLU [default: false].
+    #[arg(
+        long, value_name = "BOOL", env = "DEMITASSE_BATCH_NORM", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub(crate) batch_norm: Option<bool>,
+
+    /// Probability of dropping a feature in front of each dense layer but the first [default: 0].
+    #[arg(long, value_name = "PROBABILITY", env = "DEMITASSE_DROPOUT")]
+    pub(crate) dropout: Option<f64>,
+
+    /// Rows and columns that pictures are resized to: a number, or HEIGHTxWIDTH [default: 224].
+    #[arg(long, value_name = "SIZE", env = "DEMITASSE_IMAGE_SIZE")]
+    pub(crate) image_size: Option<ImageSize>,
+}
+
+/// The pictures.
+#[derive(Clone, Debug, Default, Args, Serialize)]
+#[command(next_help_heading = "Pictures")]
+pub(crate) struct PicturesFlags {
+    /// What happens to a picture: as in Keras's tutorials, as for torchvision's ImageNet weights, or as for Keras's
+    /// [default: rescaling].
+    #[arg(
+        long, value_name = "PRESET", env = "DEMITASSE_PREPROCESS",
+        value_parser = named::<Preset>(&["rescaling", "torchvision", "keras-imagenet"])
+    )]
+    pub(crate) preprocess: Option<Preset>,
+
+    /// What samples of 0 to 255 are multiplied by, as a number or as 1/NUMBER [default: the preset's; 1/255 for
+    /// rescaling].
+    #[arg(long, value_name = "FACTOR", env = "DEMITASSE_SCALE", value_parser = fraction)]
+    pub(crate) scale: Option<f64>,
+
+    /// Share of pictures set apart for validation; 0 for none [default: 0.2].
+    #[arg(long, value_name = "SHARE", env = "DEMITASSE_VALIDATION_SPLIT")]
+    pub(crate) validation_split: Option<f64>,
+
+    /// Seed of the split, the initial weights, the order of the pictures, and dropout [default: 123].
+    #[arg(long, value_name = "NUMBER", env = "DEMITASSE_SEED")]
+    pub(crate) seed: Option<u32>,
+}
+
+/// The training.
+#[derive(Clone, Debug, Default, Args, Serialize)]
+#[command(next_help_heading = "Training")]
+pub(crate) struct TrainingFlags {
+    /// Pictures per step [default: 32].
+    #[arg(long, value_name = "NUMBER", env = "DEMITASSE_BATCH_SIZE")]
+    pub(crate) batch_size: Option<usize>,
+
+    /// Passes over the training pictures; 0 writes the initial weights as a run [default: 20].
+    #[arg(long, value_name = "NUMBER", env = "DEMITASSE_EPOCHS")]
+    pub(crate) epochs: Option<u32>,
+
+    /// Adam's step size at the start [default: 0.0001].
+    #[arg(long, value_name = "RATE", env = "DEMITASSE_LEARNING_RATE")]
+    pub(crate) learning_rate: Option<f64>,
+
+    /// Steps after which the step size has been multiplied by --decay-rate once [default: 30].
+    #[arg(long, value_name = "STEPS", env = "DEMITASSE_DECAY_STEPS")]
+    pub(crate) decay_steps: Option<u64>,
+
+    /// Factor of the exponential decay; 1 keeps the step size constant [default: 0.92].
+    #[arg(long, value_name = "FACTOR", env = "DEMITASSE_DECAY_RATE")]
+    pub(crate) decay_rate: Option<f64>,
+
+    /// Let the step size fall at every multiple of --decay-steps only [default: true].
+    #[arg(
+        long, value_name = "BOOL", env = "DEMITASSE_STAIRCASE", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub(crate) staircase: Option<bool>,
+
+    /// Let the step size fall with every step: --staircase=false.
+    #[arg(long)]
+    #[serde(skip)]
+    pub(crate) no_staircase: bool,
+}
+
+/// The machine.
+#[derive(Clone, Debug, Default, Args, Serialize)]
+#[command(next_help_heading = "Machine")]
+pub(crate) struct MachineFlags {
+    /// Where the network runs: auto, cpu, cuda or cuda:N [default: auto].
+    #[arg(long, env = "DEMITASSE_DEVICE")]
+    pub(crate) device: Option<DeviceChoice>,
+
+    /// Threads of the network, and as many again that decode pictures; 0 for one per core [default: 0].
+    #[arg(long, value_name = "NUMBER", env = "DEMITASSE_THREADS")]
+    pub(crate) threads: Option<usize>,
+
+    /// Memory for decoded pictures, such as 512MiB; beyond it they are decoded again in every epoch [default: 1GiB].
+    #[arg(long, value_name = "SIZE", env = "DEMITASSE_MEMORY_BUDGET")]
+    pub(crate) memory_budget: Option<ByteSize>,
+}
+
+/// Measure the best weights of a run with candle.
+///
+/// On the validation side of the run's split, after checking that its files are those that the run was made with; or
+/// on all pictures of another folder whose class folders bear names of the network's classes.
+#[derive(Debug, Args)]
+pub(crate) struct EvaluateArgs {
+    /// Run folder.
+    pub(crate) run: PathBuf,
+
+    /// Folder of labelled pictures [default: the validation side of the run].
+    pub(crate) pictures: Option<PathBuf>,
+
+    /// Where the network runs: auto, cpu, cuda or cuda:N.
+    #[arg(long, env = "DEMITASSE_DEVICE", default_value = "auto")]
+    pub(crate) device: DeviceChoice,
+
+    /// Threads of the network, and as many again that decode pictures; 0 for one per core.
+    #[arg(long, value_name = "NUMBER", env = "DEMITASSE_THREADS", default_value_t = 0)]
+    pub(crate) threads: usize,
+
+    /// Pictures per forward pass.
+    #[arg(long, value_name = "NUMBER", env = "DEMITASSE_BATCH_SIZE", default_value_t = 32, value_parser = at_least_one)]
+    pub(crate) batch_size: usize,
+
+    /// How the result is printed.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+}
+
+/// Draw ten training pictures with their labels.
+#[derive(Debug, Args)]
+pub(crate) struct PreviewArgs {
+    /// Folder of labelled pictures, one folder per class.
+    pub(crate) pictures: PathBuf,
+
+    /// PNG file to write.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+
+    /// Seed of the shuffle whose first ten pictures are drawn.
+    #[arg(long, value_name = "NUMBER", env = "DEMITASSE_SEED", default_value_t = 123)]
+    pub(crate) seed: u32,
+}
+
+/// A network by its run, or by its settings.
+#[derive(Debug, Args)]
+pub(crate) struct NetworkArgs {
+    /// Run folder whose network is meant [default: the network that the flags describe].
+    #[arg(conflicts_with_all = ["architecture", "width", "head", "batch_norm", "dropout", "image_size", "classes"])]
+    pub(crate) run: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) network: NetworkFlags,
+
+    /// Number of classes.
+    #[arg(long, value_name = "NUMBER", default_value_t = 4)]
+    pub(crate) classes: usize,
+}
+
+/// Print a network layer by layer, as Keras does.
+#[derive(Debug, Args)]
+pub(crate) struct SummaryArgs {
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
+
+    /// How the result is printed.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+}
+
+/// Draw a network as a diagram.
+#[derive(Debug, Args)]
+pub(crate) struct DiagramArgs {
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
+
+    /// File to write, which ends in .svg or .png.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+}
+
+/// Paint synthetic pictures of coffee beans in four roasts.
+///
+/// They are drawn, not photographed: good for a demonstration and for tests, not for judging a network.
+#[derive(Debug, Args)]
+pub(crate) struct SampleDataArgs {
+    /// Folder to write; it must be empty or not exist.
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: PathBuf,
+
+    /// Pictures of each roast.
+    #[arg(long, value_name = "NUMBER", default_value_t = trainer::sample_data::SampleOptions::default().per_class)]
+    pub(crate) per_class: usize,
+
+    /// Rows and columns of a picture.
+    #[arg(long, value_name = "PIXELS", default_value_t = trainer::sample_data::SampleOptions::default().size)]
+    pub(crate) size: usize,
+
+    /// Where chance starts: the same seed paints the same pictures.
+    #[arg(long, value_name = "NUMBER", default_value_t = trainer::sample_data::SampleOptions::default().seed)]
+    pub(crate) seed: u64,
+}
+
+impl NetworkFlags {
+    /// The settings that were given.
+    pub(crate) fn table(&self) -> toml::Table {
+        table(self)
+    }
+}
+
+impl FitArgs {
+    /// The settings that were given by flags or environment variables.
+    pub(crate) fn table(&self) -> toml::Table {
+        let mut training = self.training.clone();
+        if training.no_staircase {
+            training.staircase = Some(false);
+        }
+        let tables = [self.network.table(), table(&self.pictures_flags), table(&training), table(&self.machine)];
+        tables.into_iter().flatten().collect()
+    }
+}
+
+fn table(flags: &impl Serialize) -> toml::Table {
+    toml::Table::try_from(flags).expect("flat settings are always TOML")
+}
+
+/// Parses a choice that serde knows by the same names, with `_` for `-`.
+fn named<T: DeserializeOwned + Clone + Send + Sync + 'static>(
+    names: &'static [&'static str],
+) -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(names)
+        .try_map(|name| serde_json::from_value(serde_json::Value::String(name.replace('-', "_"))))
+}
+
+fn fraction(text: &str) -> Result<f64, String> {
+    let number = |text: &str| text.trim().parse::<f64>().map_err(|error| format!("'{text}': {error}"));
+    match text.split_once('/') {
+        Some((above, below)) => Ok(number(above)? / number(below)?),
+        None => number(text),
+    }
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    let number: usize = text.parse().map_err(|error| format!("{error}"))?;
+    if number == 0 { Err("it must be at least 1".to_owned()) } else { Ok(number) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use trainer::Config;
+
+    use super::*;
+
+    fn fit(arguments: &[&str]) -> FitArgs {
+        let cli = Cli::try_parse_from(["trainer", "fit"].iter().chain(arguments)).expect("valid arguments");
+        let Command::Fit(args) = cli.command else { panic!("the command is fit") };
+        args
+    }
+
+    #[test]
+    fn the_definitions_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn only_what_is_given_replaces_a_setting() {
+        assert!(fit(&["pictures"]).table().is_empty());
+        let given = ["pictures", "--architecture", "vgg11", "--head=gap", "--batch-norm", "--image-size", "64x48"];
+        let args = fit(&[&given[..], &["--scale", "1/127.5", "--no-staircase", "--device", "cuda:1"]].concat());
+        let config = Config::default().overlaid(args.table()).expect("known settings");
+        let expected = Config {
+            architecture: Family::Vgg11,
+            head: HeadKind::Gap,
+            batch_norm: true,
+            image_size: ImageSize { height: 64, width: 48 },
+            scale: Some(1.0 / 127.5),
+            staircase: false,
+            device: DeviceChoice::Cuda(1),
+            ..Config::default()
+        };
+        assert_eq!(config, expected);
+    }
+
+    #[test]
+    fn a_flag_can_take_back_what_a_file_says() {
+        let args = fit(&["pictures", "--batch-norm=false", "--preprocess", "keras-imagenet"]);
+        let file = Config { batch_norm: true, ..Config::default() };
+        let config = file.overlaid(args.table()).expect("known settings");
+        assert_eq!((config.batch_norm, config.preprocess), (false, Preset::KerasImagenet));
+    }
+
+    #[test]
+    fn pictures_are_needed_but_to_resume_and_to_resume_a_run_is() {
+        let refused = |arguments: &[&str]| {
+            Cli::try_parse_from(["trainer", "fit"].iter().chain(arguments)).expect_err("incomplete").to_string()
+        };
+        assert!(refused(&[]).contains("PICTURES"));
+        assert!(refused(&["--resume"]).contains("--run"));
+        assert!(fit(&["--resume", "--run", "R"]).resume);
+    }
+
+    #[test]
+    fn every_setting_has_a_flag_of_its_name_and_an_environment_variable() {
+        let command = Cli::command();
+        let fit = command.find_subcommand("fit").expect("it is there");
+        let config: toml::Table = Config { scale: Some(1.0), ..Config::default() }.to_toml().parse().expect("TOML");
+        for key in config.keys() {
+            let flag = key.replace('_', "-");
+            let argument = fit.get_arguments().find(|argument| argument.get_long() == Some(&flag));
+            let variable = argument.expect(key).get_env().expect(key).to_str().expect("ASCII").to_owned();
+            assert_eq!(variable, format!("DEMITASSE_{}", key.to_uppercase()));
+        }
+    }
+}
