@@ -25,6 +25,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Fit(FitArgs),
     Evaluate(EvaluateArgs),
+    Preview(PreviewArgs),
     Summary(SummaryArgs),
     Diagram(DiagramArgs),
     SampleData(SampleDataArgs),

@@ -3,6 +3,7 @@
 mod diagram;
 mod evaluate;
 mod fit;
+mod preview;
 mod sample_data;
 mod summary;
 
@@ -15,6 +16,7 @@ use trainer::Config;
 pub(crate) use diagram::diagram;
 pub(crate) use evaluate::evaluate;
 pub(crate) use fit::fit;
+pub(crate) use preview::preview;
 pub(crate) use sample_data::sample_data;
 pub(crate) use summary::summary;
 

@@ -11,7 +11,7 @@ use models::{ClassFoldersError, DecodeError, PreprocessError, Sha256};
 
 pub use batches::{Batch, Batches, epoch_order};
 pub use keras_split::{shuffled, validation_count};
-pub use pictures::Pictures;
+pub use pictures::{Pictures, open};
 pub use split::{changes, split, verify};
 
 /// Why the data cannot be used.

@@ -1,5 +1,6 @@
 //! Fits a VGG network to a folder of labelled pictures.
 
+pub mod charts;
 mod config;
 pub mod data;
 mod device;
@@ -9,6 +10,7 @@ mod fit;
 mod interrupt;
 pub mod metrics;
 mod observer;
+mod preview;
 mod report;
 pub mod sample_data;
 mod schedule;
@@ -23,6 +25,7 @@ pub use fit::{FitError, FitRequest, StateError, fit};
 pub use interrupt::Interrupt;
 pub use metrics::EpochMetrics;
 pub use observer::{EpochStart, Observer, StepProgress};
+pub use preview::{PreviewError, preview};
 pub use report::{BestWeights, Report, Status};
 pub use schedule::ExponentialDecay;
 pub use values::{ByteSize, DeviceChoice, ImageSize, ParseValueError};

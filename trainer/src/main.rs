@@ -17,6 +17,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Fit(args) => commands::fit(args),
         Command::Evaluate(args) => commands::evaluate(args),
+        Command::Preview(args) => commands::preview(&args),
         Command::Summary(args) => commands::summary(&args),
         Command::Diagram(args) => commands::diagram(&args),
         Command::SampleData(args) => commands::sample_data(&args),

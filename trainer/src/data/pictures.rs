@@ -1,7 +1,7 @@
 use std::{
     fs,
     ops::Range,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -69,22 +69,12 @@ impl Pictures {
             }
             Some(Kept::Decoded(picture)) => self.apply(index, picture, output),
             None => {
-                let picture = self.open(index)?;
+                let picture = open(&self.files[index].0)?;
                 self.apply(index, &picture, output)?;
                 self.keep(index, picture, output);
                 Ok(())
             }
         }
-    }
-
-    /// Reads and decodes a picture.
-    ///
-    /// # Errors
-    /// Where the file cannot be read or decoded; the error names it.
-    pub fn open(&self, index: usize) -> Result<Picture, DataError> {
-        let path = &self.files[index].0;
-        let bytes = fs::read(path).map_err(|source| DataError::Read { path: path.clone(), source })?;
-        Picture::decode(&bytes).map_err(|source| DataError::Decode { path: path.clone(), source })
     }
 
     /// Reads some of the pictures, on the current pool, so that a bad one is known before it is needed; keeps what
@@ -119,6 +109,15 @@ impl Pictures {
     pub fn kept(&self) -> usize {
         self.kept.iter().filter(|kept| kept.get().is_some()).count()
     }
+}
+
+/// Reads and decodes a picture.
+///
+/// # Errors
+/// Where the file cannot be read or decoded; the error names it.
+pub fn open(path: &Path) -> Result<Picture, DataError> {
+    let bytes = fs::read(path).map_err(|source| DataError::Read { path: path.to_owned(), source })?;
+    Picture::decode(&bytes).map_err(|source| DataError::Decode { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! The files of a run folder that people look at.
 
-use models::{Architecture, RunFolder, RunFolderError, draw};
+use std::path::Path;
+
+use models::{Architecture, Picture, RunFolder, RunFolderError, Side, Split, SplitFile, draw};
 
 use super::FitError;
-use crate::{EpochMetrics, Report, metrics::to_csv};
+use crate::{EpochMetrics, Report, charts, data::open, metrics::to_csv, preview::PREVIEWED};
 
 /// Pixels per unit of a drawing in a PNG file.
 const SCALE: f32 = 2.0;
@@ -14,14 +16,31 @@ pub(super) fn describe(run: &RunFolder, architecture: &Architecture) -> Result<(
     drawing(run, "architecture", "the architecture", &architecture.diagram())
 }
 
-/// The numbers of the epochs so far.
+/// Some of the pictures.
+pub(super) fn preview(run: &RunFolder, split: &Split) -> Result<(), FitError> {
+    let labelled = |file: &SplitFile| -> Result<(Picture, &str), FitError> {
+        let path = Path::new(&split.pictures).join(&file.path);
+        Ok((open(&path)?, &split.labels[file.label as usize]))
+    };
+    let shown: Vec<_> = split.side(Side::Training).take(PREVIEWED).map(labelled).collect::<Result<_, _>>()?;
+    let png = charts::preview(&shown).map_err(|source| FitError::Draw { what: "the preview", source })?;
+    Ok(run.write(RunFolder::PREVIEW, &png)?)
+}
+
+/// The numbers of the epochs so far, as a table and as curves to look at while the run goes on.
 pub(super) fn metrics(run: &RunFolder, rows: &[EpochMetrics]) -> Result<(), FitError> {
-    Ok(run.write(RunFolder::METRICS, &to_csv(rows))?)
+    run.write(RunFolder::METRICS, &to_csv(rows))?;
+    Ok(run.write("curves.svg", charts::curves(rows).as_bytes())?)
 }
 
 /// What came out.
 pub(super) fn conclude(run: &RunFolder, rows: &[EpochMetrics], report: &Report) -> Result<(), FitError> {
-    metrics(run, rows)?;
+    run.write(RunFolder::METRICS, &to_csv(rows))?;
+    drawing(run, "curves", "the curves", &charts::curves(rows))?;
+    if let Some(validation) = report.best.as_ref().and_then(|best| best.validation.as_ref()) {
+        let svg = charts::confusion(&validation.labels, &validation.confusion);
+        drawing(run, "confusion", "the confusion matrix", &svg)?;
+    }
     let mut json = serde_json::to_vec_pretty(report)
         .map_err(|error| RunFolderError::Write { path: run.file(RunFolder::REPORT), source: error.into() })?;
     json.push(b'\n');

@@ -177,6 +177,7 @@ impl Session {
         if let Passage::Interrupted = self.check_pictures(observer, interrupt)? {
             return Ok(Passage::Interrupted);
         }
+        artifacts::preview(&self.run, &self.split)?;
         if self.config.epochs == 0 && self.state.best.is_none() {
             let Passage::Through(validation) = self.validate(observer, interrupt)? else {
                 return Ok(Passage::Interrupted);
