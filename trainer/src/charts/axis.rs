@@ -70,8 +70,7 @@ mod tests {
 
     #[test]
     fn it_exists_whatever_the_values_are() {
-        let odd: [&[f64]; 6] =
-            [&[], &[f64::NAN], &[f64::INFINITY], &[0.0, 0.0], &[3.0], &[-1e300, 1e300]];
+        let odd: [&[f64]; 6] = [&[], &[f64::NAN], &[f64::INFINITY], &[0.0, 0.0], &[3.0], &[-1e300, 1e300]];
         for values in odd {
             let axis = Axis::around(values.iter().copied(), &[], 5.0, (0.0, 100.0));
             let ticks = axis.ticks();

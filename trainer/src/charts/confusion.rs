@@ -91,12 +91,7 @@ fn headline(matrix: &Matrix) -> String {
     let right: usize = (0..matrix.classes).map(|class| matrix.at(class, class)).sum();
     match total {
         0 => "no picture was classified".to_owned(),
-        _ => format!(
-            "{} of {} right: {:.1} %",
-            grouped(right),
-            grouped(total),
-            100.0 * right as f64 / total as f64
-        ),
+        _ => format!("{} of {} right: {:.1} %", grouped(right), grouped(total), 100.0 * right as f64 / total as f64),
     }
 }
 
@@ -158,7 +153,15 @@ mod tests {
     #[test]
     fn counts_and_shares_are_in_it_as_text() {
         let svg = confusion(&["Dark", "Green"], &[vec![38, 2], vec![0, 40]]);
-        for text in [">78 of 80 right: 97.5 %<", ">38<", ">95.0 %<", ">5.0 %<", ">100.0 %<", ">predicted class<", ">true class<"] {
+        for text in [
+            ">78 of 80 right: 97.5 %<",
+            ">38<",
+            ">95.0 %<",
+            ">5.0 %<",
+            ">100.0 %<",
+            ">predicted class<",
+            ">true class<",
+        ] {
             assert!(svg.contains(text), "no {text}");
         }
         assert_eq!(svg.matches(">Dark<").count(), 2, "a label on both axes");

@@ -10,7 +10,7 @@ const BEST: &str = "#0f8a6d";
 /// The inner size of a panel, and what is around it.
 const PANEL: (f64, f64) = (420.0, 280.0);
 const LEFT: f64 = 58.0;
-const TOP: f64 = 92.0;
+const TOP: f64 = 78.0;
 const BOTTOM: f64 = 48.0;
 const BETWEEN: f64 = 84.0;
 /// Up to as many epochs, each is a dot on its line.
@@ -128,7 +128,8 @@ fn draw_panel(canvas: &mut Canvas, panel: &Panel, x: &Axis, left: f64, best: Opt
     }
     draw_line(canvas, &panel.training, TRAINING, x, &panel.y);
     draw_line(canvas, &panel.validation, VALIDATION, x, &panel.y);
-    let marked = if has_value(&panel.validation) { (&panel.validation, VALIDATION) } else { (&panel.training, TRAINING) };
+    let marked =
+        if has_value(&panel.validation) { (&panel.validation, VALIDATION) } else { (&panel.training, TRAINING) };
     for &(epoch, value) in marked.0.iter().filter(|point| Some(point.0) == best && point.1.is_finite()) {
         let (at, y) = (x.pixel(epoch), panel.y.pixel(value));
         canvas.push(format_args!(
@@ -204,8 +205,7 @@ mod tests {
 
     #[test]
     fn the_best_epoch_is_that_of_the_best_validation() {
-        let history =
-            [row(1, 0.5, Some((0.9, 0.4))), row(2, 0.99, Some((0.95, 0.3))), row(3, 0.8, Some((0.95, 0.2)))];
+        let history = [row(1, 0.5, Some((0.9, 0.4))), row(2, 0.99, Some((0.95, 0.3))), row(3, 0.8, Some((0.95, 0.2)))];
         let svg = curves(&history);
         assert!(svg.contains("best: epoch 3, validation accuracy 95.0 %, validation loss 0.200"), "{svg}");
     }
@@ -228,14 +228,13 @@ mod tests {
             let svg = curves(&history);
             assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
             let picture = render(&svg, 1.0).expect("well-formed SVG");
-            assert_eq!((picture.width, picture.height), (1038, 476));
+            assert_eq!((picture.width, picture.height), (1038, 462));
         }
     }
 
     #[test]
     fn a_line_is_broken_where_a_value_is_missing() {
-        let history: Vec<_> =
-            (1..=5).map(|epoch| row(epoch, if epoch == 3 { f64::NAN } else { 0.5 }, None)).collect();
+        let history: Vec<_> = (1..=5).map(|epoch| row(epoch, if epoch == 3 { f64::NAN } else { 0.5 }, None)).collect();
         let lines = |svg: &str| svg.matches(&format!(r#"fill="none" stroke="{TRAINING}""#)).count();
         assert_eq!(lines(&curves(&history)), 4, "two pieces in each of two panels");
     }

@@ -63,9 +63,7 @@ fn paste(sheet: &mut Picture, picture: &Picture, (left, top): (usize, usize)) {
     };
     let fitted = |side: usize| ((side * tile) / longest).max(1);
     let (width, height) = (fitted(width), fitted(height));
-    // Small pictures are shown with their pixels, large ones smoothly.
-    let filter = if longest * 2 < tile { imageops::FilterType::Nearest } else { imageops::FilterType::Triangle };
-    let scaled = imageops::resize(&source, width as u32, height as u32, filter);
+    let scaled = imageops::resize(&source, width as u32, height as u32, imageops::FilterType::CatmullRom);
     let (left, top) = (left + (tile - width) / 2, top + (tile - height) / 2);
     for (row, line) in scaled.as_raw().chunks_exact(width * 3).enumerate() {
         let start = ((top + row) * sheet.width + left) * 3;
@@ -87,7 +85,8 @@ mod tests {
         let sheet = Picture::decode(&preview(&pictures).expect("a PNG")).expect("a picture");
         assert_eq!((sheet.width, sheet.height), (1956, 900));
         // The middle of the last tile shows the last picture.
-        let (x, y) = (MARGIN + 4.0 * (TILE + BETWEEN) + TILE / 2.0, MARGIN + LABEL + TILE + LABEL + BETWEEN + TILE / 2.0);
+        let (x, y) =
+            (MARGIN + 4.0 * (TILE + BETWEEN) + TILE / 2.0, MARGIN + LABEL + TILE + LABEL + BETWEEN + TILE / 2.0);
         let at = ((y * SCALE) as usize * sheet.width + (x * SCALE) as usize) * 3;
         assert_eq!(sheet.rgb[at..at + 3], [90, 0, 200]);
     }
