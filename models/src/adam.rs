@@ -258,3 +258,96 @@ impl InplaceOp2 for HostUpdate<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::DType;
+
+    use super::*;
+
+    /// Rounding of a few f32 operations in each of five steps.
+    const CLOSE: f64 = 1e-6;
+
+    fn variables() -> Vec<(String, Var)> {
+        [("a", 3), ("b", 70_000)]
+            .map(|(name, count)| {
+                let values: Vec<f32> = (0..count).map(|index| (index as f32 * 0.37).sin()).collect();
+                (name.to_owned(), Var::from_vec(values, count, &Device::Cpu).expect("a variable"))
+            })
+            .to_vec()
+    }
+
+    fn gradient(variable: &Var, step: u64) -> Tensor {
+        let values: Vec<f32> =
+            (0..variable.elem_count()).map(|index| (index as f32 * 0.11 + step as f32).cos()).collect();
+        Tensor::from_vec(values, variable.shape(), &Device::Cpu).expect("the same shape")
+    }
+
+    /// Five steps by the formula that Keras documents, in double precision.
+    fn expected(variable: &Var) -> Vec<f64> {
+        let start: Vec<f32> = variable.to_vec1().expect("values");
+        let mut state: Vec<[f64; 3]> = start.iter().map(|&value| [f64::from(value), 0.0, 0.0]).collect();
+        for step in 1..=5 {
+            let gradient: Vec<f32> = gradient(variable, step).to_vec1().expect("values");
+            let (beta1, beta2) = (0.9_f64, 0.999_f64);
+            let alpha = 0.01 * (1.0 - beta2.powi(step as i32)).sqrt() / (1.0 - beta1.powi(step as i32));
+            for ([value, m, v], gradient) in state.iter_mut().zip(gradient) {
+                let gradient = f64::from(gradient);
+                *m += (1.0 - beta1) * (gradient - *m);
+                *v += (1.0 - beta2) * (gradient * gradient - *v);
+                *value -= alpha * *m / (v.sqrt() + 1e-7);
+            }
+        }
+        state.iter().map(|&[value, ..]| value).collect()
+    }
+
+    fn check(mut adam: Adam, variables: &[(String, Var)]) {
+        let expected: Vec<_> = variables.iter().map(|(_, variable)| expected(variable)).collect();
+        for step in 1..=5 {
+            let mut update = adam.begin(0.01);
+            for (_, variable) in variables {
+                update.apply(variable, &gradient(variable, step)).expect("its own variable");
+            }
+            update.finish().expect("all variables");
+        }
+        assert_eq!(adam.steps(), 5);
+        for ((_, variable), expected) in variables.iter().zip(expected) {
+            let found: Vec<f32> = variable.to_vec1().expect("values");
+            for (found, expected) in found.into_iter().zip(expected) {
+                assert!((f64::from(found) - expected).abs() < CLOSE, "{found}, expected {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn five_steps_are_those_of_the_formula() {
+        let variables = variables();
+        check(Adam::new(variables.clone(), AdamSettings::default()).expect("room for two means"), &variables);
+    }
+
+    #[test]
+    fn a_device_takes_the_same_steps() {
+        let variables = variables();
+        let mut adam = Adam::new(variables.clone(), AdamSettings::default()).expect("room for two means");
+        for parameter in &mut adam.parameters {
+            let zeros = || Tensor::zeros(parameter.variable.shape(), DType::F32, &Device::Cpu).expect("zeros");
+            parameter.moments = Moments::Device { first: zeros(), second: zeros() };
+        }
+        check(adam, &variables);
+    }
+
+    #[test]
+    fn a_step_that_is_not_whole_is_an_error() {
+        let variables = variables();
+        let mut adam = Adam::new(variables.clone(), AdamSettings::default()).expect("room for two means");
+        let mut update = adam.begin(0.01);
+        let stranger = Var::zeros(3, DType::F32, &Device::Cpu).expect("a variable");
+        assert!(update.apply(&stranger, &gradient(&stranger, 1)).is_err());
+        let (_, first) = &variables[0];
+        let short = Tensor::zeros(2, DType::F32, &Device::Cpu).expect("zeros");
+        assert!(update.apply(first, &short).expect_err("2 for 3").to_string().contains("[2]"));
+        update.apply(first, &gradient(first, 1)).expect("its own variable");
+        let message = update.finish().expect_err("one is missing").to_string();
+        assert!(message.contains("1 of 2 variables"), "{message}");
+    }
+}

@@ -2,6 +2,7 @@ mod checkpoint;
 mod error;
 mod initial;
 mod layer;
+mod pullback;
 mod weights_file;
 
 use std::{
@@ -150,6 +151,24 @@ impl Network {
         Ok(values)
     }
 
+    /// Logits in training on the CPU, without a graph, and the layers' pullbacks in their order.
+    pub(crate) fn forward_with_pullbacks(
+        &self,
+        pictures: &Tensor,
+        dropout: &mut ChaCha8Rng,
+    ) -> Result<(Tensor, Pullbacks<'_>), NetworkError> {
+        self.check_input(pictures)?;
+        let mut values = pictures.detach().contiguous()?;
+        let mut pullbacks = Vec::with_capacity(self.layers.len());
+        for (_, computation) in &self.layers {
+            let (output, pullback) = computation.forward_with_pullback(values, dropout)?;
+            pullbacks.push(pullback);
+            values = output;
+        }
+        let first = self.layers.iter().position(|(_, computation)| !computation.variables().is_empty());
+        Ok((values, Pullbacks { pullbacks, first: first.unwrap_or(self.layers.len()) }))
+    }
+
     fn check_input(&self, pictures: &Tensor) -> Result<(), NetworkError> {
         let expected = self.architecture.input;
         if pictures.dtype() == DType::F32 && pictures.rank() == 4 && pictures.dims()[1..] == expected {
@@ -189,6 +208,25 @@ impl Network {
     /// the tensors of the card's architecture.
     pub fn load(path: &Path, device: &Device) -> Result<(Self, ModelCard), NetworkError> {
         checkpoint::load(path, device)
+    }
+}
+
+/// The way back through a network, once.
+pub(crate) struct Pullbacks<'n> {
+    pullbacks: Vec<pullback::Pullback<'n>>,
+    /// The first layer with variables; nobody needs a gradient in front of it.
+    first: usize,
+}
+
+impl Pullbacks<'_> {
+    /// Hands the gradient of each variable to `apply`, the last layer's first, as soon as it is known.
+    pub(crate) fn run(mut self, gradient: Tensor, apply: &mut pullback::Apply<'_>) -> Result<(), NetworkError> {
+        let mut gradient = Some(gradient);
+        while self.pullbacks.len() > self.first {
+            let (Some(pullback), Some(output)) = (self.pullbacks.pop(), gradient.take()) else { break };
+            gradient = pullback(output, self.pullbacks.len() > self.first, apply)?;
+        }
+        Ok(())
     }
 }
 

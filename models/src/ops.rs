@@ -4,15 +4,17 @@
 //! other device it is composed of candle's operators, which is also what the tests compare with.
 //! All tensors are f32, maps are NCHW, weights OIHW or `[outputs, inputs]`.
 
-mod batch_norm;
+pub(crate) mod batch_norm;
 mod composed;
-mod conv3x3;
-mod cross_entropy;
-mod dense;
+pub(crate) mod conv3x3;
+pub(crate) mod cross_entropy;
+pub(crate) mod dense;
 mod dropout;
-mod host;
-mod max_pool2x2;
-mod pooling;
+pub(crate) mod host;
+pub(crate) mod max_pool2x2;
+pub(crate) mod pooling;
+#[cfg(test)]
+mod tests;
 
 pub use batch_norm::{BatchMoments, batch_norm, batch_norm_with};
 pub use conv3x3::conv3x3;

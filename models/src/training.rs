@@ -29,8 +29,29 @@ pub fn dropout_generator(seed: u64, step: u64) -> ChaCha8Rng {
 ///
 /// # Errors
 /// [`NetworkError::Input`], where the pictures do not fit; [`NetworkError::Diverged`], where the loss is not
-/// finite (the weights are untouched then); [`NetworkError::Engine`], where a label is no class.
+/// finite (the weights are untouched then, not the running moments of batch normalisation); [`NetworkError::Engine`], where a label is no class.
 pub fn training_step(
+    network: &Network,
+    adam: &mut Adam,
+    pictures: &Tensor,
+    labels: &Tensor,
+    learning_rate: f64,
+    dropout: &mut ChaCha8Rng,
+) -> Result<StepOutcome, NetworkError> {
+    if !network.device().is_cpu() {
+        return training_step_by_graph(network, adam, pictures, labels, learning_rate, dropout);
+    }
+    let (logits, pullbacks) = network.forward_with_pullbacks(pictures, dropout)?;
+    let (loss, gradient) = ops::cross_entropy::with_gradient(&logits, labels)?;
+    let outcome = outcome(loss, &logits, labels, adam)?;
+    let mut update = adam.begin(learning_rate);
+    pullbacks.run(gradient, &mut |variable, gradient| update.apply(variable, &gradient))?;
+    update.finish()?;
+    Ok(outcome)
+}
+
+/// The same through candle's graph, for devices on which it computes the gradients.
+fn training_step_by_graph(
     network: &Network,
     adam: &mut Adam,
     pictures: &Tensor,
@@ -40,18 +61,23 @@ pub fn training_step(
 ) -> Result<StepOutcome, NetworkError> {
     let logits = network.forward(pictures, Mode::Training { dropout })?;
     let loss = ops::cross_entropy(&logits, labels)?;
-    let outcome = StepOutcome { loss: loss.to_scalar()?, correct: correct_answers(&logits, labels)? };
-    if !outcome.loss.is_finite() {
-        return Err(NetworkError::Diverged { step: adam.steps() + 1, loss: outcome.loss });
-    }
+    let outcome = outcome(loss.to_scalar()?, &logits, labels, adam)?;
     let mut gradients = loss.backward()?;
     let mut update = adam.begin(learning_rate);
     for (_, variable) in network.variables() {
-        let Some(gradient) = gradients.remove(&variable) else { continue };
-        update.apply(&variable, &gradient)?;
+        if let Some(gradient) = gradients.remove(&variable) {
+            update.apply(&variable, &gradient)?;
+        }
     }
     update.finish()?;
     Ok(outcome)
+}
+
+fn outcome(loss: f32, logits: &Tensor, labels: &Tensor, adam: &Adam) -> Result<StepOutcome, NetworkError> {
+    if !loss.is_finite() {
+        return Err(NetworkError::Diverged { step: adam.steps() + 1, loss });
+    }
+    Ok(StepOutcome { loss, correct: correct_answers(logits, labels)? })
 }
 
 /// How many rows of the logits are largest at their label.

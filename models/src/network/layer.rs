@@ -3,7 +3,7 @@ use candle_core::{Tensor, Var};
 use super::{Mode, NetworkError};
 use crate::{
     Architecture, Layer, LayerKind, Shape,
-    ops::{self, Activation},
+    ops::{self, Activation, batch_norm},
 };
 
 /// What batch normalisation adds to the variance: Keras's `BatchNormalization(epsilon=0.001)`.
@@ -136,8 +136,24 @@ impl Computation {
 }
 
 impl BatchNorm {
+    pub(super) fn scale(&self) -> &Var {
+        &self.scale
+    }
+
+    pub(super) fn shift(&self) -> &Var {
+        &self.shift
+    }
+
+    /// The output in training on the CPU, without a graph, and what its gradient needs.
+    pub(super) fn train_keeping(&self, input: &Tensor) -> candle_core::Result<(Tensor, batch_norm::Kept)> {
+        let (scale, shift) = (self.scale.as_detached_tensor(), self.shift.as_detached_tensor());
+        let (output, moments, kept) = batch_norm::keeping(input, &scale, &shift, BATCH_NORM_EPSILON, Activation::Relu)?;
+        self.remember(&moments)?;
+        Ok((output, kept))
+    }
+
     fn train(&self, input: &Tensor) -> candle_core::Result<Tensor> {
-        let (output, moments) = ops::batch_norm(input, &self.scale, &self.shift, BATCH_NORM_EPSILON, Activation::Relu)?;
+        let (output, moments) = batch_norm(input, &self.scale, &self.shift, BATCH_NORM_EPSILON, Activation::Relu)?;
         self.remember(&moments)?;
         Ok(output)
     }

@@ -40,12 +40,38 @@ pub fn batch_norm(
     if !input.device().is_cpu() {
         return composed::batch_norm(input, scale, shift, epsilon, activation);
     }
-    let input = input.contiguous()?;
-    let moments = Arc::new(OnceLock::new());
-    let operator = BatchNorm { epsilon, activation, moments: moments.clone() };
-    let output = input.apply_op3(&scale.contiguous()?, &shift.contiguous()?, operator)?;
-    let Some(moments) = moments.get() else { bail!("batch_norm: the forward pass left no moments") };
-    Ok((output, moments.tensors()?))
+    let (output, moments, _) =
+        keeping(&input.contiguous()?, &scale.contiguous()?, &shift.contiguous()?, epsilon, activation)?;
+    Ok((output, moments))
+}
+
+/// The same on the CPU, and what [`gradients`] needs, without a graph where no tensor records one.
+pub(crate) fn keeping(
+    input: &Tensor,
+    scale: &Tensor,
+    shift: &Tensor,
+    epsilon: f32,
+    activation: Activation,
+) -> Result<(Tensor, BatchMoments, Kept)> {
+    check(input, scale, shift)?;
+    let kept = Kept::default();
+    let operator = BatchNorm { epsilon, activation, kept: kept.clone() };
+    let output = input.apply_op3(scale, shift, operator)?;
+    let moments = kept.moments()?.tensors()?;
+    Ok((output, moments, kept))
+}
+
+/// The moments of a forward pass, for its gradient.
+#[derive(Clone, Default)]
+pub(crate) struct Kept(Arc<OnceLock<Moments>>);
+
+impl Kept {
+    fn moments(&self) -> Result<&Moments> {
+        match self.0.get() {
+            Some(moments) => Ok(moments),
+            None => bail!("batch_norm: the gradient was asked for without a forward pass"),
+        }
+    }
 }
 
 /// Batch normalisation by given numbers: `activation(input · factor + offset)` for each channel.
@@ -80,7 +106,7 @@ fn check(input: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<()> {
 
 /// What the forward pass found for each channel.
 #[derive(Debug)]
-pub(super) struct Moments {
+struct Moments {
     mean: Vec<f32>,
     variance: Vec<f32>,
     inverse_deviation: Vec<f32>,
@@ -201,7 +227,7 @@ impl CustomOp1 for PerChannel {
 struct BatchNorm {
     epsilon: f32,
     activation: Activation,
-    moments: Arc<OnceLock<Moments>>,
+    kept: Kept,
 }
 
 impl CustomOp3 for BatchNorm {
@@ -232,7 +258,7 @@ impl CustomOp3 for BatchNorm {
             .map(|(shift, (factor, mean))| shift - mean * factor)
             .collect();
         let output = PerChannel { factors, offsets, activation: self.activation }.apply(input, planes);
-        if self.moments.set(moments).is_err() {
+        if self.kept.0.set(moments).is_err() {
             bail!("batch_norm: one operator was applied twice");
         }
         Ok((CpuStorage::F32(output), layout.shape().clone()))
@@ -246,11 +272,8 @@ impl CustomOp3 for BatchNorm {
         output: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let Some(moments) = self.moments.get() else {
-            bail!("batch_norm: the gradient was asked for without a forward pass");
-        };
         let gradient = before_activation(output, gradient, self.activation)?;
-        let [input, scale, shift] = gradients(input, scale, moments, &gradient)?;
+        let [input, scale, shift] = gradients(input, scale, &self.kept, &gradient)?;
         Ok((Some(input), Some(scale), Some(shift)))
     }
 }
@@ -259,7 +282,8 @@ impl CustomOp3 for BatchNorm {
 ///
 /// With `x̂ = (input - mean) / deviation`: that of the shift is `Σ g`, that of the scale `Σ g·x̂`, and
 /// that of the input `scale / deviation · (g - (Σ g + x̂ · Σ g·x̂) / count)`.
-pub(super) fn gradients(input: &Tensor, scale: &Tensor, moments: &Moments, gradient: &Tensor) -> Result<[Tensor; 3]> {
+pub(crate) fn gradients(input: &Tensor, scale: &Tensor, kept: &Kept, gradient: &Tensor) -> Result<[Tensor; 3]> {
+    let moments = kept.moments()?;
     let planes = Planes::of(input.layout())?;
     let (input_storage, gradient) = (input.storage_and_layout(), gradient.storage_and_layout());
     let (values_in, gradient) = (values(&input_storage)?, values(&gradient)?);

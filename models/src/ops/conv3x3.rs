@@ -80,7 +80,7 @@ impl CustomOp3 for Conv3x3 {
 }
 
 /// The gradients of weight and bias, from the one in front of the activation.
-pub(super) fn filter_gradients(
+pub(crate) fn filter_gradients(
     input: &Tensor,
     weight: &Tensor,
     bias: &Tensor,
@@ -95,7 +95,7 @@ pub(super) fn filter_gradients(
 }
 
 /// The gradient of the input, from the one in front of the activation.
-pub(super) fn input_gradient(input: &Tensor, weight: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+pub(crate) fn input_gradient(input: &Tensor, weight: &Tensor, gradient: &Tensor) -> Result<Tensor> {
     let shape = shape(input.layout(), weight.layout(), None)?;
     let (weight, gradient) = (weight.storage_and_layout(), gradient.storage_and_layout());
     let mut input_gradient = vec![0.0; shape.input_len()];

@@ -64,3 +64,11 @@ impl CustomOp1 for CrossEntropy {
         Ok(Some(Tensor::from_vec(scaled, logits.shape(), logits.device())?))
     }
 }
+
+/// The loss of logits on the CPU, and their gradient, without a graph.
+pub(crate) fn with_gradient(logits: &Tensor, labels: &Tensor) -> Result<(f32, Tensor)> {
+    let operator = CrossEntropy { labels: checked_labels(logits, labels)?, gradient: OnceLock::new() };
+    let loss = logits.apply_op1_no_bwd(&operator)?.to_scalar()?;
+    let gradient = operator.gradient.into_inner().unwrap_or_default();
+    Ok((loss, Tensor::from_vec(gradient, logits.shape(), logits.device())?))
+}

@@ -1,6 +1,6 @@
 //! Slices of tensors that lie in the CPU's memory.
 
-use candle_core::{CpuStorage, Layout, Result, Storage, StorageRef, Tensor, bail};
+use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Storage, StorageRef, Tensor, bail};
 use kernels::Activation;
 
 /// The values of a contiguous f32 storage.
@@ -35,5 +35,43 @@ pub(super) fn before_activation(output: &Tensor, gradient: &Tensor, activation: 
             kernels::relu::backward(values(&output)?, &mut masked);
             tensor(masked, &gradient)
         }
+    }
+}
+
+/// The same where nobody else needs the gradient behind the activation: it is overwritten.
+pub(crate) fn before_activation_in_place(output: &Tensor, gradient: Tensor, activation: Activation) -> Result<Tensor> {
+    let gradient = gradient.contiguous()?;
+    if activation == Activation::Relu {
+        gradient.inplace_op2(output, &ReluGradient)?;
+    }
+    Ok(gradient)
+}
+
+struct ReluGradient;
+
+impl InplaceOp2 for ReluGradient {
+    fn name(&self) -> &'static str {
+        "relu gradient"
+    }
+
+    fn cpu_fwd(
+        &self,
+        gradient: &mut CpuStorage,
+        gradient_layout: &Layout,
+        output: &CpuStorage,
+        output_layout: &Layout,
+    ) -> Result<()> {
+        let Some((start, end)) = gradient_layout.contiguous_offsets() else {
+            bail!("relu gradient: expected a contiguous tensor");
+        };
+        let CpuStorage::F32(gradient) = gradient else {
+            bail!("relu gradient: expected f32");
+        };
+        let output = floats(output, output_layout)?;
+        if output.len() != end - start {
+            bail!("relu gradient: {} gradients for {} outputs", end - start, output.len());
+        }
+        kernels::relu::backward(output, &mut gradient[start..end]);
+        Ok(())
     }
 }

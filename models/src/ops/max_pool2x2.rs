@@ -5,7 +5,7 @@ use kernels::pool2x2 as kernel;
 
 use super::{
     composed,
-    host::{floats, tensor, values},
+    host::{floats, values},
 };
 
 /// 2×2 max-pool with stride 2; an odd last row or column is left out.
@@ -24,11 +24,15 @@ pub fn max_pool2x2(input: &Tensor) -> Result<Tensor> {
         return composed::max_pool2x2(input);
     }
     let input = input.contiguous()?;
-    if input.track_op() {
-        input.apply_op1(MaxPool2x2 { winners: Some(OnceLock::new()) })
-    } else {
-        input.apply_op1(MaxPool2x2 { winners: None })
-    }
+    let winners = input.track_op().then(OnceLock::new);
+    input.apply_op1(MaxPool2x2 { winners })
+}
+
+/// The same on the CPU without a graph, and which of the four won each window.
+pub(crate) fn with_winners(input: &Tensor) -> Result<(Tensor, Vec<u8>)> {
+    let operator = MaxPool2x2 { winners: Some(OnceLock::new()) };
+    let output = input.apply_op1_no_bwd(&operator)?;
+    Ok((output, operator.winners.and_then(OnceLock::into_inner).unwrap_or_default()))
 }
 
 struct MaxPool2x2 {
@@ -36,9 +40,9 @@ struct MaxPool2x2 {
     winners: Option<OnceLock<Vec<u8>>>,
 }
 
-fn shape(input: &Layout) -> Result<kernel::Shape> {
-    let &[batch, channels, height, width] = input.dims() else {
-        bail!("max_pool2x2: expected an input [n, c, h, w], found {:?}", input.dims());
+fn shape(input: &[usize]) -> Result<kernel::Shape> {
+    let &[batch, channels, height, width] = input else {
+        bail!("max_pool2x2: expected an input [n, c, h, w], found {input:?}");
     };
     Ok(kernel::Shape { planes: batch * channels, height, width })
 }
@@ -49,7 +53,7 @@ impl CustomOp1 for MaxPool2x2 {
     }
 
     fn cpu_fwd(&self, input: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let shape = shape(layout)?;
+        let shape = shape(layout.dims())?;
         let input = floats(input, layout)?;
         let mut output = vec![0.0; shape.output_len()];
         match &self.winners {
@@ -70,13 +74,14 @@ impl CustomOp1 for MaxPool2x2 {
         let Some(winners) = self.winners.as_ref().and_then(OnceLock::get) else {
             bail!("max_pool2x2: the gradient was asked for without a forward pass that kept the winners");
         };
-        Ok(Some(input_gradient(input, winners, &gradient.contiguous()?)?))
+        Ok(Some(input_gradient(input.shape(), winners, &gradient.contiguous()?)?))
     }
 }
 
-pub(super) fn input_gradient(input: &Tensor, winners: &[u8], gradient: &Tensor) -> Result<Tensor> {
-    let shape = shape(input.layout())?;
+/// The gradient of an input of that shape.
+pub(crate) fn input_gradient(input: &Shape, winners: &[u8], gradient: &Tensor) -> Result<Tensor> {
+    let shape = shape(input.dims())?;
     let mut input_gradient = vec![0.0; shape.input_len()];
     kernel::backward(shape, winners, values(&gradient.storage_and_layout())?, &mut input_gradient);
-    tensor(input_gradient, input)
+    Tensor::from_vec(input_gradient, input, gradient.device())
 }

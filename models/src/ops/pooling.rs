@@ -1,4 +1,4 @@
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Shape, Tensor};
 
 /// The mean of each channel over its map.
 ///
@@ -11,4 +11,11 @@ use candle_core::{Result, Tensor};
 pub fn global_average_pool(input: &Tensor) -> Result<Tensor> {
     let (batch, channels, height, width) = input.dims4()?;
     input.reshape((batch, channels, height * width))?.mean(2)
+}
+
+/// The gradient of an input of that shape: each map's gradient, spread evenly over it.
+pub(crate) fn input_gradient(input: &Shape, gradient: &Tensor) -> Result<Tensor> {
+    let (batch, channels, height, width) = input.dims4()?;
+    let share = (gradient * (1.0 / (height * width) as f64))?;
+    share.reshape((batch, channels, 1, 1))?.broadcast_as(input)?.contiguous()
 }

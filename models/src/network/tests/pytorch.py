@@ -1,0 +1,104 @@
+"""Writes pytorch.json: what PyTorch computes, in double precision, for two tiny VGG networks.
+
+    pip install torch && python pytorch.py > pytorch.json
+
+The weights, pictures and labels follow from the formulas below, which the Rust test repeats.
+"""
+
+import json
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+torch.set_default_dtype(torch.float64)
+
+
+def wave(shape, salt, scale=1.0, offset=0.0):
+    index = torch.arange(torch.Size(shape).numel(), dtype=torch.float64)
+    return (offset + scale * torch.sin(0.7 * index + salt)).float().double().reshape(shape)
+
+
+class Tiny(nn.Module):
+    """vgg with the blocks [[4], [6, 5]] for 3x9x7, and the head [7] or the mean of each channel."""
+
+    def __init__(self, batch_norm):
+        super().__init__()
+        self.batch_norm = batch_norm
+        self.convolutions = [("block1_conv1", 3, 4), ("block2_conv1", 4, 6), ("block2_conv2", 6, 5)]
+        self.dense = [("predictions", 5, 3)] if batch_norm else [("fc1", 10, 7), ("predictions", 7, 3)]
+        salt = 0
+        for name, inputs, outputs in self.convolutions + self.dense:
+            convolution = name.startswith("block")
+            fan_in = inputs * (9 if convolution else 1)
+            shape = (outputs, inputs, 3, 3) if convolution else (outputs, inputs)
+            self.add(f"{name}.weight", wave(shape, salt, (3 / fan_in) ** 0.5))
+            self.add(f"{name}.bias", wave((outputs,), salt + 1, 0.1))
+            salt += 2
+            if convolution and batch_norm:
+                self.add(f"{name}_bn.weight", wave((outputs,), salt, 0.1, 1.0))
+                self.add(f"{name}_bn.bias", wave((outputs,), salt + 1, 0.1))
+                self.register_buffer(f"{name}_bn_mean", torch.zeros(outputs))
+                self.register_buffer(f"{name}_bn_var", torch.ones(outputs))
+                salt += 2
+
+    def add(self, name, value):
+        self.register_parameter(name.replace(".", "__"), nn.Parameter(value))
+
+    def get(self, name):
+        return getattr(self, name.replace(".", "__"))
+
+    def forward(self, x):
+        for name, _, _ in self.convolutions:
+            x = F.conv2d(x, self.get(f"{name}.weight"), self.get(f"{name}.bias"), padding=1)
+            if self.batch_norm:
+                mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), unbiased=False)
+                # The running moments as Keras updates them: momentum 0.99, biased variance.
+                running_mean, running_var = getattr(self, f"{name}_bn_mean"), getattr(self, f"{name}_bn_var")
+                running_mean.mul_(0.99).add_(0.01 * mean.detach())
+                running_var.mul_(0.99).add_(0.01 * var.detach())
+                scale, shift = self.get(f"{name}_bn.weight"), self.get(f"{name}_bn.bias")
+                x = F.batch_norm(x, None, None, scale, shift, training=True, eps=1e-3)
+            x = F.relu(x)
+            if name in ("block1_conv1", "block2_conv2"):
+                x = F.max_pool2d(x, 2)
+        x = x.mean((2, 3)) if self.batch_norm else x.flatten(1)
+        for name, _, _ in self.dense:
+            x = F.linear(x, self.get(f"{name}.weight"), self.get(f"{name}.bias"))
+            if name != "predictions":
+                x = F.relu(x)
+        return x
+
+
+def named(values):
+    return {name.replace("__", "."): [float(f"{v:.9g}") for v in value.flatten()] for name, value in values}
+
+
+def case(batch_norm):
+    network = Tiny(batch_norm)
+    pictures, labels = wave((4, 3, 9, 7), 0.3), torch.tensor([0, 2, 1, 2])
+    logits = network(pictures)
+    loss = F.cross_entropy(logits, labels)
+    loss.backward()
+    result = {
+        "logits": [float(f"{v:.9g}") for v in logits.flatten()],
+        "loss": float(f"{loss.item():.9g}"),
+        "gradients": named((name, p.grad) for name, p in network.named_parameters()),
+        "running": named(
+            (name.replace("_bn_mean", "_bn.running_mean").replace("_bn_var", "_bn.running_var"), buffer)
+            for name, buffer in network.named_buffers()
+        ),
+    }
+    if not batch_norm:
+        # With so small an epsilon, PyTorch's Adam and Keras's are the same formula.
+        adam = torch.optim.Adam(network.parameters(), lr=1e-2, eps=1e-12)
+        adam.step()
+        for _ in range(2):
+            adam.zero_grad()
+            F.cross_entropy(network(pictures), labels).backward()
+            adam.step()
+        result["after_three_steps"] = named(network.named_parameters())
+    return result
+
+
+print(json.dumps({"torch": torch.__version__.split("+")[0], "plain": case(False), "batch_norm": case(True)}, indent=None))
