@@ -103,6 +103,17 @@ pub(crate) fn load(
     }
 }
 
+/// The engines that can be had in this process on the CPU, in the order of [`EngineChoice::ALL`]. ONNX Runtime
+/// counts where its library is found and can be loaded.
+pub fn available_engines() -> Vec<EngineChoice> {
+    let available = |&choice: &EngineChoice| match choice {
+        EngineChoice::Tract => cfg!(feature = "tract"),
+        EngineChoice::Ort => find_onnxruntime().is_ok(),
+        EngineChoice::Auto | EngineChoice::OrtCuda => false,
+    };
+    EngineChoice::ALL.into_iter().filter(available).collect()
+}
+
 /// An error with all its causes on one line.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

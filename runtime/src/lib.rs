@@ -16,7 +16,7 @@ mod worker;
 pub use benchmark::{BenchmarkCase, Measurement, benchmark};
 pub use choice::{EngineChoice, ParseEngineError};
 pub use description::{ModelDescription, OperatorCount, TensorDescription, WeightsDescription, describe};
-pub use engine::{EngineReport, NodeCount};
+pub use engine::{EngineReport, NodeCount, available_engines};
 pub use error::{Cause, GraphProblem, RuntimeError};
 pub use evaluation::{ClassResult, Evaluation, LabelledPicture, evaluate, labelled_pictures};
 pub use model::{Model, ModelBuilder};
