@@ -3,7 +3,7 @@
 //! `cargo run --release -p kernels --example profile -- --size 224 --batch 1 --threads 2`
 //! prints milliseconds, GFLOP/s in direct terms and the algorithm chosen. `--set avx2` uses the
 //! instructions of another processor, `--algorithm winograd4` forces an algorithm, `--all` tries
-//! each, and `--pass forward` times one pass only.
+//! each, and `--pass forward` and `--layer block3` time a part only.
 #![expect(clippy::print_stdout, reason = "printing a table is what the program is for")]
 
 use std::time::Instant;
@@ -34,6 +34,7 @@ struct Options {
     repeats: usize,
     algorithms: Vec<Algorithm>,
     passes: Vec<Pass>,
+    layer: String,
 }
 
 fn main() {
@@ -49,6 +50,9 @@ fn main() {
         println!("\n{pass:?}");
         let mut total = (0.0, 0.0);
         for (name, in_channels, out_channels, halvings) in LAYERS {
+            if !name.starts_with(&options.layer) {
+                continue;
+            }
             let side = options.size >> halvings;
             let shape = Shape { batch: options.batch, in_channels, out_channels, height: side, width: side };
             let chosen = conv3x3::algorithm(shape, pass);
@@ -121,6 +125,7 @@ fn options() -> Options {
         repeats: 9,
         algorithms: vec![],
         passes: vec![Pass::Forward, Pass::BackwardData, Pass::BackwardFilter],
+        layer: String::new(),
     };
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
@@ -147,6 +152,7 @@ fn options() -> Options {
             "--algorithm" => options
                 .algorithms
                 .push(Algorithm::ALL.into_iter().find(|algorithm| is(format!("{algorithm:?}"))).expect("an algorithm")),
+            "--layer" => options.layer = value,
             "--pass" => options.passes.retain(|pass| is(format!("{pass:?}"))),
             _ => panic!("unknown option {name}"),
         }

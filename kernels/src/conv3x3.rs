@@ -7,6 +7,8 @@ use crate::simd::InstructionSet;
 use crate::{Activation, scratch};
 
 mod algorithm;
+mod block;
+mod direct;
 mod im2col;
 mod winograd;
 
@@ -112,15 +114,32 @@ pub fn forward_with(
     activation: Activation,
     output: &mut [f32],
 ) {
+    let set = InstructionSet::current();
+    forward_on(set, algorithm, shape, input, weight, bias, activation, output);
+}
+
+fn forward_on(
+    set: InstructionSet,
+    algorithm: Algorithm,
+    shape: Shape,
+    input: &[f32],
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    activation: Activation,
+    output: &mut [f32],
+) {
     shape.check_input(input);
     shape.check_weight(weight);
     shape.check_bias(bias);
     shape.check_output(output);
     let Some(side) = algorithm.tile() else {
-        im2col::forward(shape, input, weight, bias, activation, output);
+        if algorithm == Algorithm::Direct {
+            direct::forward(set, shape, input, weight, bias, activation, output);
+        } else {
+            im2col::forward(shape, input, weight, bias, activation, output);
+        }
         return;
     };
-    let set = InstructionSet::current();
     let length = winograd::evaluated_len(side, shape.in_channels, shape.out_channels);
     scratch::with(length, |evaluated| {
         winograd::evaluate_weights(set, side, shape, Orientation::Forward, weight, evaluated);
@@ -202,12 +221,12 @@ pub fn forward_transformed(
         "channels of the transformed weights",
     );
     let values = weights.values.as_slice();
+    let set = InstructionSet::current();
     if let Some(side) = weights.algorithm.tile() {
-        let set = InstructionSet::current();
         winograd::forward(set, side, shape, input, values, bias, activation, output);
     } else {
         let weight = &values[..shape.weight_len()];
-        im2col::forward(shape, input, weight, bias, activation, output);
+        forward_with(weights.algorithm, shape, input, weight, bias, activation, output);
     }
 }
 
@@ -232,15 +251,30 @@ pub fn backward_data_with(
     weight: &[f32],
     grad_input: &mut [f32],
 ) {
+    let set = InstructionSet::current();
+    backward_data_on(set, algorithm, shape, grad_output, weight, grad_input);
+}
+
+fn backward_data_on(
+    set: InstructionSet,
+    algorithm: Algorithm,
+    shape: Shape,
+    grad_output: &[f32],
+    weight: &[f32],
+    grad_input: &mut [f32],
+) {
     shape.check_output(grad_output);
     shape.check_weight(weight);
     shape.check_input(grad_input);
+    let transposed = shape.transposed();
     let Some(side) = algorithm.tile() else {
-        im2col::backward_data(shape, grad_output, weight, grad_input);
+        scratch::with(weight.len(), |turned| {
+            transpose_weights(shape, weight, turned);
+            let none = Activation::Identity;
+            forward_on(set, algorithm, transposed, grad_output, turned, None, none, grad_input);
+        });
         return;
     };
-    let set = InstructionSet::current();
-    let transposed = shape.transposed();
     let length = winograd::evaluated_len(side, shape.out_channels, shape.in_channels);
     scratch::with(length, |evaluated| {
         winograd::evaluate_weights(set, side, shape, Orientation::Backward, weight, evaluated);
@@ -276,12 +310,30 @@ pub fn backward_filter_with(
     grad_weight: &mut [f32],
     grad_bias: Option<&mut [f32]>,
 ) {
+    let set = InstructionSet::current();
+    backward_filter_on(set, algorithm, shape, input, grad_output, grad_weight, grad_bias);
+}
+
+fn backward_filter_on(
+    set: InstructionSet,
+    algorithm: Algorithm,
+    shape: Shape,
+    input: &[f32],
+    grad_output: &[f32],
+    grad_weight: &mut [f32],
+    grad_bias: Option<&mut [f32]>,
+) {
     shape.check_input(input);
     shape.check_output(grad_output);
     shape.check_weight(grad_weight);
     shape.check_bias(grad_bias.as_deref());
-    _ = algorithm;
-    im2col::backward_filter(shape, input, grad_output, grad_weight);
+    if let Some(side) = algorithm.tile() {
+        winograd::backward_filter(set, side, shape, input, grad_output, grad_weight);
+    } else if algorithm == Algorithm::Direct {
+        direct::backward_filter(set, shape, input, grad_output, grad_weight);
+    } else {
+        im2col::backward_filter(shape, input, grad_output, grad_weight);
+    }
     if let Some(grad_bias) = grad_bias {
         bias_gradient(shape, grad_output, grad_bias);
     }
@@ -316,7 +368,7 @@ fn plane_sum(plane: &[f32]) -> f32 {
 
 /// The weights of the transposed convolution: channels exchanged and the kernel turned by 180°, so
 /// that `backward_data` is `forward` with them.
-pub(crate) fn transpose_weights(shape: Shape, weight: &[f32], transposed: &mut [f32]) {
+fn transpose_weights(shape: Shape, weight: &[f32], transposed: &mut [f32]) {
     for out_channel in 0..shape.out_channels {
         for in_channel in 0..shape.in_channels {
             let from = (out_channel * shape.in_channels + in_channel) * TAPS;

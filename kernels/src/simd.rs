@@ -2,7 +2,8 @@
 //!
 //! A kernel is written once, generic over [`Simd`], as an [`Operation`]; [`InstructionSet::run`]
 //! compiles it for each instruction set and calls the one asked for. Everything an operation calls
-//! must be `#[inline(always)]`, or it would be compiled without the instructions.
+//! must be `#[inline(always)]`, or it would be compiled without the instructions; so arrays are
+//! filled by loops, since `array::map` is not always inlined.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -76,7 +77,6 @@ impl InstructionSet {
             Self::Avx2 => x86::detect_avx2().is_some(),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => x86::detect_avx512().is_some(),
-            #[expect(unreachable_patterns, reason = "reachable on some architectures")]
             _ => false,
         }
     }
@@ -161,6 +161,11 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// `to` must be valid for writes of `WIDTH` floats.
     unsafe fn store(self, to: *mut f32, vector: Self::Vector);
+
+    /// Asks for the cache line at `from`, which may be any address, to be brought near.
+    fn prefetch(self, from: *const f32) {
+        _ = from;
+    }
 
     /// Loads `WIDTH` rows of [`COLUMNS`] floats, a stride apart, as a vector per column.
     ///

@@ -1,7 +1,7 @@
 //! Convolution as matrix products over unrolled neighbourhoods: right for every shape, and the
 //! choice for those that the faster algorithms do not fit.
 
-use super::{KERNEL, Shape, TAPS, transpose_weights};
+use super::{KERNEL, Shape, TAPS};
 use crate::Activation;
 use crate::matrix::{Layout, Update, product};
 use crate::scratch;
@@ -41,13 +41,6 @@ pub(super) fn forward(
             *value = activation.apply(*value + bias);
         }
     }
-}
-
-pub(super) fn backward_data(shape: Shape, grad_output: &[f32], weight: &[f32], grad_input: &mut [f32]) {
-    scratch::with(weight.len(), |turned| {
-        transpose_weights(shape, weight, turned);
-        forward(shape.transposed(), grad_output, turned, None, Activation::Identity, grad_input);
-    });
 }
 
 pub(super) fn backward_filter(shape: Shape, input: &[f32], grad_output: &[f32], grad_weight: &mut [f32]) {

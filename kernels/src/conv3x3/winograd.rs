@@ -13,11 +13,13 @@
 //! `[n²][panels of 16 outputs][inputs][16]`, so that both the transforms and the products work on
 //! whole cache lines, for any instruction set.
 
-mod block;
+mod evaluate;
+mod filter;
 mod forward;
-mod tiles;
+pub(super) mod tiles;
 mod transform;
 mod weights;
 
+pub(super) use filter::backward_filter;
 pub(super) use forward::forward;
 pub(super) use weights::{Orientation, evaluate as evaluate_weights, evaluated_len};

@@ -1,6 +1,6 @@
 //! AVX2 with FMA, and AVX-512.
 
-use std::arch::x86_64::{__m256, __m512};
+use std::arch::x86_64::{__m256, __m512, _MM_HINT_T1, _mm_prefetch};
 
 use pulp::x86::{V3, V4};
 
@@ -12,6 +12,14 @@ pub(super) fn detect_avx2() -> Option<V3> {
 
 pub(super) fn detect_avx512() -> Option<V4> {
     V4::try_new()
+}
+
+/// Into the second-level cache: the first has no room for what is not used at once.
+#[inline(always)]
+fn prefetch(from: *const f32) {
+    // SAFETY: a prefetch of any address is without effect on what the program computes, and every
+    // x86-64 processor has the instruction.
+    unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) }
 }
 
 impl Simd for V3 {
@@ -69,6 +77,11 @@ impl Simd for V3 {
     unsafe fn store(self, to: *mut f32, vector: __m256) {
         // SAFETY: the caller promises eight writable floats.
         unsafe { to.cast::<__m256>().write_unaligned(vector) }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, from: *const f32) {
+        prefetch(from);
     }
 
     #[inline(always)]
@@ -161,6 +174,11 @@ impl Simd for V4 {
     unsafe fn store(self, to: *mut f32, vector: __m512) {
         // SAFETY: the caller promises sixteen writable floats.
         unsafe { to.cast::<__m512>().write_unaligned(vector) }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, from: *const f32) {
+        prefetch(from);
     }
 
     #[inline(always)]

@@ -4,20 +4,21 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::block::{Block, even_parts};
-use super::tiles::{Grid, PITCH, Planes, Window, gather, longest, scatter, strip_len};
+use super::evaluate::{self, DataPanel, Tensor, point_stride};
+use super::tiles::{Grid, PITCH, Planes, Window, longest, scatter, strip_len};
 use super::transform;
 use crate::Activation;
 use crate::conv3x3::Shape;
-use crate::scratch::{self, LINE, Shared};
+use crate::conv3x3::block::{Block, even_parts};
+use crate::scratch::{self, Shared};
 use crate::simd::{InstructionSet, Operation, PANEL, Simd};
 
 /// Floats of evaluated tiles that one thread works on at a time: what stays in its second-level
 /// cache, or close to it.
-const PRIVATE: usize = 192 << 10;
+pub(super) const PRIVATE: usize = 192 << 10;
 
 /// Floats of evaluated tiles that all threads work on together (32 MiB).
-const SHARED: usize = 8 << 20;
+pub(super) const SHARED: usize = 8 << 20;
 
 /// Panels of outputs whose products are kept before they are interpolated, in a private block.
 const OUT_PANELS: usize = 8;
@@ -30,7 +31,7 @@ const DEPTH_PANELS: usize = 16;
 struct Pass<'a, const N: usize> {
     shape: Shape,
     grid: Grid,
-    input: &'a [f32],
+    input: Tensor<'a>,
     evaluated: &'a [f32],
     bias: Option<&'a [f32]>,
     activation: Activation,
@@ -56,6 +57,7 @@ pub(crate) fn forward(
         return;
     }
     let grid = Grid::new(side, shape.batch, shape.height, shape.width);
+    let input = Tensor { values: input, channels: shape.in_channels, grid };
     let output = Shared::new(output);
     macro_rules! pass {
         ($n:literal, $m:literal) => {
@@ -68,12 +70,6 @@ pub(crate) fn forward(
         6 => pass!(8, 6),
         _ => unreachable!("tiles of side {side}"),
     }
-}
-
-/// Floats between the values of two points: an odd number of lines, so that the values of one tile
-/// do not fall into the same set of a cache.
-fn point_stride(panels: usize, tiles: usize) -> usize {
-    (panels * tiles | 1) * LINE
 }
 
 impl<const N: usize> Pass<'_, N> {
@@ -158,8 +154,8 @@ impl<const N: usize> Pass<'_, N> {
         (0..in_panels * groups).into_par_iter().for_each(|index| {
             let (panel, start, part) = part(index);
             scratch::with(strip_len::<N>(), |strip| {
-                set.run(EvaluatePanel::<N> {
-                    pass: self,
+                set.run(DataPanel::<N> {
+                    source: self.input,
                     tiles: part,
                     panel,
                     strip,
@@ -203,63 +199,6 @@ impl<const N: usize> Pass<'_, N> {
         });
     }
 
-    /// Writes Bᵀ d B of one panel of channels to `to`, `[N²][tiles][PANEL]` with a stride between
-    /// the points.
-    ///
-    /// # Safety
-    /// The lines must be writable, by nobody else, and `strip` hold [`strip_len`] floats.
-    #[inline(always)]
-    unsafe fn evaluate<S: Simd>(
-        &self,
-        simd: S,
-        tiles: Range<usize>,
-        panel: usize,
-        strip: *mut f32,
-        (to, stride): (*mut f32, usize),
-    ) {
-        let Shape { in_channels, height, width, .. } = self.shape;
-        let (channel, side) = (panel * PANEL, N - 2);
-        for segment in self.grid.segments(tiles, longest::<N>()) {
-            let planes = Planes {
-                start: self.input[(segment.picture * in_channels + channel) * height * width..].as_ptr(),
-                channels: (in_channels - channel).min(PANEL),
-                height,
-                width,
-            };
-            let window = Window {
-                y: segment.y as isize - 1,
-                x: segment.x as isize - 1,
-                rows: N,
-                columns: segment.length * side + 2,
-            };
-            // SAFETY: the planes are a part of the input, and a segment is never longer than a
-            // strip, all of whose columns up to the window's are written before they are read.
-            unsafe {
-                gather(simd, planes, window, strip);
-                for offset in (0..window.columns * PANEL).step_by(S::WIDTH) {
-                    let at = |row: usize| strip.add(row * PITCH * PANEL + offset);
-                    let column = std::array::from_fn(|row| simd.load(at(row)));
-                    for (row, value) in transform::data::<S, N>(simd, column).iter().enumerate() {
-                        simd.store(at(row), *value);
-                    }
-                }
-                for tile in 0..segment.length {
-                    let line = to.add((segment.offset + tile) * PANEL);
-                    for row in 0..N {
-                        let from = strip.add((row * PITCH + tile * side) * PANEL);
-                        for lane in (0..PANEL).step_by(S::WIDTH) {
-                            let values = std::array::from_fn(|x| simd.load(from.add(x * PANEL + lane)));
-                            let values = transform::data::<S, N>(simd, values);
-                            for (x, value) in values.iter().enumerate() {
-                                simd.store(line.add((row * N + x) * stride + lane), *value);
-                            }
-                        }
-                    }
-                }
-            }
-        }
-    }
-
     /// Writes the sums over all input channels at one point to `products`,
     /// `[out_panels][tiles][PANEL]`.
     ///
@@ -287,7 +226,10 @@ impl<const N: usize> Pass<'_, N> {
                 let panels = (out_panels.end - panel).min(pair);
                 let rows = if panels == 2 { S::ROWS_OF_PAIR } else { S::ROWS };
                 let right = weights[panel * weight_panel + depth * PANEL * PANEL..].as_ptr();
-                for part in even_parts(tiles, rows) {
+                // Each block asks for its share of the next panels of weights.
+                let parts = tiles.div_ceil(rows);
+                let lines = PANEL.div_ceil(parts);
+                for (index, part) in even_parts(tiles, rows).enumerate() {
                     // SAFETY: the weights have `weight_panel` floats for each panel of outputs; the
                     // data and the products are as the caller promises.
                     unsafe {
@@ -302,6 +244,8 @@ impl<const N: usize> Pass<'_, N> {
                             groups,
                             steps: PANEL,
                             accumulate: depth > 0,
+                            prefetch: right.wrapping_add(panels * weight_panel + index * groups * lines * PANEL),
+                            prefetch_lines: lines,
                         };
                         block.run::<S, true>(simd, part.len(), panels);
                     }
@@ -401,7 +345,7 @@ impl<const N: usize, const M: usize> Operation for PrivateBlock<'_, N, M> {
             // SAFETY: the data have a line for each panel and tile of each point.
             unsafe {
                 let to = data.add(panel * count * PANEL);
-                pass.evaluate(simd, tiles.clone(), panel, strip, (to, data_stride));
+                evaluate::data::<S, N>(simd, pass.input, tiles.clone(), panel, strip, (to, data_stride));
             }
         }
         for first in (0..out_panels).step_by(OUT_PANELS) {
@@ -423,29 +367,6 @@ impl<const N: usize, const M: usize> Operation for PrivateBlock<'_, N, M> {
                     pass.interpolate::<S, M>(simd, tiles.clone(), panel, strip, from);
                 }
             }
-        }
-    }
-}
-
-/// One panel of the input's channels.
-struct EvaluatePanel<'a, const N: usize> {
-    pass: Pass<'a, N>,
-    tiles: Range<usize>,
-    panel: usize,
-    strip: &'a mut [f32],
-    to: *mut f32,
-    stride: usize,
-}
-
-impl<const N: usize> Operation for EvaluatePanel<'_, N> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let strip = self.strip.as_mut_ptr();
-        // SAFETY: whoever makes the operation has pointed it at lines for its own tiles and panel.
-        unsafe {
-            self.pass.evaluate(simd, self.tiles, self.panel, strip, (self.to, self.stride));
         }
     }
 }

@@ -92,7 +92,7 @@ impl Window {
 /// The planes of one panel of channels in one picture: `channels` (at most [`PANEL`]) planes of
 /// `height`×`width` in a row.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Planes<P> {
+pub(in crate::conv3x3) struct Planes<P> {
     pub start: P,
     pub channels: usize,
     pub height: usize,
@@ -142,10 +142,18 @@ unsafe fn clear<S: Simd>(simd: S, row: *mut f32, columns: Range<usize>) {
     }
 }
 
+/// Copies the columns of one row to `to`, `[count][PANEL]`, zero beyond the last channel.
+///
 /// # Safety
 /// `count` columns must be readable from `from` in each plane, and writable at `to`.
 #[inline(always)]
-unsafe fn gather_row<S: Simd>(simd: S, planes: Planes<*const f32>, from: *const f32, count: usize, to: *mut f32) {
+pub(in crate::conv3x3) unsafe fn gather_row<S: Simd>(
+    simd: S,
+    planes: Planes<*const f32>,
+    from: *const f32,
+    count: usize,
+    to: *mut f32,
+) {
     let whole = if count >= COLUMNS { planes.channels / S::WIDTH * S::WIDTH } else { 0 };
     let mut column = 0;
     while whole > 0 && column < count {

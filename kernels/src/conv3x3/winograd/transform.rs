@@ -166,11 +166,13 @@ pub(super) fn filter_matrix<const N: usize>() -> [[f32; 3]; N] {
 /// G·g: evaluates the filter.
 #[inline(always)]
 pub(super) fn filter<S: Simd, const N: usize>(simd: S, matrix: &[[f32; 3]; N], g: [S::Vector; 3]) -> [S::Vector; N] {
-    matrix.map(|row| {
+    let mut out = [g[0]; N];
+    for (value, row) in out.iter_mut().zip(matrix) {
         let first = simd.mul(g[0], simd.splat(row[0]));
         let second = simd.mul_add(g[1], simd.splat(row[1]), first);
-        simd.mul_add(g[2], simd.splat(row[2]), second)
-    })
+        *value = simd.mul_add(g[2], simd.splat(row[2]), second);
+    }
+    out
 }
 
 /// Gᵀ·s, the transpose of [`filter`]: the gradient of the filter from that of its evaluation.
@@ -180,11 +182,12 @@ pub(super) fn filter_gradient<S: Simd, const N: usize>(
     matrix: &[[f32; 3]; N],
     s: [S::Vector; N],
 ) -> [S::Vector; 3] {
-    std::array::from_fn(|tap| {
-        let mut total = simd.mul(s[0], simd.splat(matrix[0][tap]));
+    let mut out = [s[0]; 3];
+    for (tap, total) in out.iter_mut().enumerate() {
+        *total = simd.mul(s[0], simd.splat(matrix[0][tap]));
         for (value, row) in s.iter().zip(matrix).skip(1) {
-            total = simd.mul_add(*value, simd.splat(row[tap]), total);
+            *total = simd.mul_add(*value, simd.splat(row[tap]), *total);
         }
-        total
-    })
+    }
+    out
 }

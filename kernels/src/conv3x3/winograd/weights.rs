@@ -122,7 +122,10 @@ impl<const N: usize> Operation for PanelOfWeights<'_, N> {
                 let g: [[S::Vector; KERNEL]; KERNEL] = std::array::from_fn(|y| {
                     std::array::from_fn(|x| unsafe { simd.load(taps[y * KERNEL + x].as_ptr().add(lane)) })
                 });
-                let rows = g.map(|row| transform::filter(simd, &matrix, row));
+                let mut rows = [[simd.splat(0.0); N]; KERNEL];
+                for (row, g) in rows.iter_mut().zip(g) {
+                    *row = transform::filter(simd, &matrix, g);
+                }
                 for x in 0..N {
                     let column = std::array::from_fn(|y| rows[y][x]);
                     for (y, value) in transform::filter(simd, &matrix, column).iter().enumerate() {

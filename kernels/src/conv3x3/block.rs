@@ -21,6 +21,10 @@ pub(super) struct Block {
     pub groups: usize,
     pub steps: usize,
     pub accumulate: bool,
+    /// What will be used next: `prefetch_lines` lines of each panel, a `right_panel` apart, are
+    /// asked for with each group.
+    pub prefetch: *const f32,
+    pub prefetch_lines: usize,
 }
 
 impl Block {
@@ -79,6 +83,13 @@ impl Block {
             for group in 0..self.groups {
                 let mut left = self.left.add(group * self.left_group);
                 let mut right = self.right.add(group * self.right_group);
+                for line in 0..self.prefetch_lines {
+                    let line = (group * self.prefetch_lines + line) * PANEL;
+                    for panel in 0..VECTORS.div_ceil(S::VECTORS) {
+                        let start = self.prefetch.wrapping_add(panel * self.right_panel);
+                        simd.prefetch(start.wrapping_add(line));
+                    }
+                }
                 for _ in 0..self.steps {
                     let factors: [S::Vector; VECTORS] =
                         std::array::from_fn(|v| simd.load(right.add(lanes(v, self.right_panel))));

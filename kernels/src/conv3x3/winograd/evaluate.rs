@@ -1,0 +1,190 @@
+//! Evaluation of the tiles of a tensor at the points, from NCHW to panels of channels.
+
+use std::ops::Range;
+
+use super::tiles::{Grid, PITCH, Planes, Segment, Window, gather, longest};
+use super::transform;
+use crate::scratch::LINE;
+use crate::simd::{Operation, PANEL, Simd};
+
+/// What is evaluated: `[batch, channels, height, width]`, cut into the tiles of a grid.
+#[derive(Clone, Copy)]
+pub(super) struct Tensor<'a> {
+    pub values: &'a [f32],
+    pub channels: usize,
+    pub grid: Grid,
+}
+
+impl Tensor<'_> {
+    pub fn panels(self) -> usize {
+        self.channels.div_ceil(PANEL)
+    }
+
+    #[inline(always)]
+    fn planes(self, picture: usize, panel: usize) -> Planes<*const f32> {
+        let Grid { height, width, .. } = self.grid;
+        let channel = panel * PANEL;
+        Planes {
+            start: self.values[(picture * self.channels + channel) * height * width..].as_ptr(),
+            channels: (self.channels - channel).min(PANEL),
+            height,
+            width,
+        }
+    }
+}
+
+/// Floats between the values of two points: an odd number of lines, so that the values of one tile
+/// do not fall into the same set of a cache.
+pub(super) fn point_stride(panels: usize, tiles: usize) -> usize {
+    ((panels * tiles) | 1) * LINE
+}
+
+/// Writes Bᵀ d B of one panel of channels to `to`, `[N²][tiles][PANEL]` with a stride between the
+/// points.
+///
+/// # Safety
+/// The lines must be writable, by nobody else, and `strip` hold [`strip_len`](super::tiles)
+/// floats.
+#[inline(always)]
+pub(super) unsafe fn data<S: Simd, const N: usize>(
+    simd: S,
+    source: Tensor,
+    tiles: Range<usize>,
+    panel: usize,
+    strip: *mut f32,
+    to: (*mut f32, usize),
+) {
+    let side = N - 2;
+    for segment in source.grid.segments(tiles, longest::<N>()) {
+        let window = Window {
+            y: segment.y as isize - 1,
+            x: segment.x as isize - 1,
+            rows: N,
+            columns: segment.length * side + 2,
+        };
+        // SAFETY: the planes are a part of the tensor, and a segment is never longer than a strip,
+        // all of whose columns up to the window's are written before they are read.
+        unsafe {
+            gather(simd, source.planes(segment.picture, panel), window, strip);
+            for offset in (0..window.columns * PANEL).step_by(S::WIDTH) {
+                let at = |row: usize| strip.add(row * PITCH * PANEL + offset);
+                let mut column = [simd.splat(0.0); N];
+                for (row, value) in column.iter_mut().enumerate() {
+                    *value = simd.load(at(row));
+                }
+                for (row, value) in transform::data::<S, N>(simd, column).iter().enumerate() {
+                    simd.store(at(row), *value);
+                }
+            }
+            rows::<S, N, N>(simd, segment, strip, to, transform::data::<S, N>);
+        }
+    }
+}
+
+/// Writes A dY Aᵀ of one panel of channels to `to`, as [`data`] does.
+///
+/// # Safety
+/// As for [`data`].
+#[inline(always)]
+pub(super) unsafe fn gradient<S: Simd, const N: usize, const M: usize>(
+    simd: S,
+    source: Tensor,
+    tiles: Range<usize>,
+    panel: usize,
+    strip: *mut f32,
+    to: (*mut f32, usize),
+) {
+    for segment in source.grid.segments(tiles, longest::<N>()) {
+        let window = Window { y: segment.y as isize, x: segment.x as isize, rows: M, columns: segment.length * M };
+        // SAFETY: as in `data`; the strip has N rows, of which the window fills the first M.
+        unsafe {
+            gather(simd, source.planes(segment.picture, panel), window, strip);
+            for offset in (0..window.columns * PANEL).step_by(S::WIDTH) {
+                let at = |row: usize| strip.add(row * PITCH * PANEL + offset);
+                let mut column = [simd.splat(0.0); M];
+                for (row, value) in column.iter_mut().enumerate() {
+                    *value = simd.load(at(row));
+                }
+                let column = transform::gradient::<S, N, M>(simd, column);
+                for (row, value) in column.iter().enumerate() {
+                    simd.store(at(row), *value);
+                }
+            }
+            rows::<S, N, M>(simd, segment, strip, to, transform::gradient::<S, N, M>);
+        }
+    }
+}
+
+/// Transforms each row of each tile of a strip from `L` columns to `N` values, and stores them.
+///
+/// # Safety
+/// `N` rows of the strip must be readable, and the lines writable, by nobody else.
+#[inline(always)]
+unsafe fn rows<S: Simd, const N: usize, const L: usize>(
+    simd: S,
+    segment: Segment,
+    strip: *const f32,
+    (to, stride): (*mut f32, usize),
+    transform: impl Fn(S, [S::Vector; L]) -> [S::Vector; N],
+) {
+    for tile in 0..segment.length {
+        for row in 0..N {
+            for lane in (0..PANEL).step_by(S::WIDTH) {
+                // SAFETY: passed on to the caller.
+                unsafe {
+                    let from = strip.add((row * PITCH + tile * (N - 2)) * PANEL + lane);
+                    let line = to.add((segment.offset + tile) * PANEL + lane);
+                    let mut values = [simd.splat(0.0); L];
+                    for (x, value) in values.iter_mut().enumerate() {
+                        *value = simd.load(from.add(x * PANEL));
+                    }
+                    for (x, value) in transform(simd, values).iter().enumerate() {
+                        simd.store(line.add((row * N + x) * stride), *value);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// [`data`] as an operation of its own.
+pub(super) struct DataPanel<'a, const N: usize> {
+    pub source: Tensor<'a>,
+    pub tiles: Range<usize>,
+    pub panel: usize,
+    pub strip: &'a mut [f32],
+    pub to: *mut f32,
+    pub stride: usize,
+}
+
+impl<const N: usize> Operation for DataPanel<'_, N> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let (strip, to) = (self.strip.as_mut_ptr(), (self.to, self.stride));
+        // SAFETY: whoever makes the operation has pointed it at lines for its own tiles and panel.
+        unsafe { data::<S, N>(simd, self.source, self.tiles, self.panel, strip, to) }
+    }
+}
+
+/// [`gradient`] as an operation of its own.
+pub(super) struct GradientPanel<'a, const N: usize, const M: usize> {
+    pub source: Tensor<'a>,
+    pub tiles: Range<usize>,
+    pub panel: usize,
+    pub strip: &'a mut [f32],
+    pub to: *mut f32,
+    pub stride: usize,
+}
+
+impl<const N: usize, const M: usize> Operation for GradientPanel<'_, N, M> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let (strip, to) = (self.strip.as_mut_ptr(), (self.to, self.stride));
+        // SAFETY: as for `DataPanel`.
+        unsafe { gradient::<S, N, M>(simd, self.source, self.tiles, self.panel, strip, to) }
+    }
+}
