@@ -76,7 +76,7 @@ pub(super) unsafe fn data<S: Simd, const N: usize>(
                     simd.store(at(row), *value);
                 }
             }
-            rows::<S, N, N>(simd, segment, strip, to, transform::data::<S, N>);
+            rows::<S, Data, N, N>(simd, segment, strip, to);
         }
     }
 }
@@ -110,8 +110,32 @@ pub(super) unsafe fn gradient<S: Simd, const N: usize, const M: usize>(
                     simd.store(at(row), *value);
                 }
             }
-            rows::<S, N, M>(simd, segment, strip, to, transform::gradient::<S, N, M>);
+            rows::<S, Gradient, N, M>(simd, segment, strip, to);
         }
+    }
+}
+
+/// A transform from `L` values to `N`, as a type: a function passed as a value would be compiled by
+/// itself, without the instructions of the set.
+trait Transform<const N: usize, const L: usize> {
+    fn apply<S: Simd>(simd: S, values: [S::Vector; L]) -> [S::Vector; N];
+}
+
+struct Data;
+
+impl<const N: usize> Transform<N, N> for Data {
+    #[inline(always)]
+    fn apply<S: Simd>(simd: S, values: [S::Vector; N]) -> [S::Vector; N] {
+        transform::data(simd, values)
+    }
+}
+
+struct Gradient;
+
+impl<const N: usize, const M: usize> Transform<N, M> for Gradient {
+    #[inline(always)]
+    fn apply<S: Simd>(simd: S, values: [S::Vector; M]) -> [S::Vector; N] {
+        transform::gradient(simd, values)
     }
 }
 
@@ -120,12 +144,11 @@ pub(super) unsafe fn gradient<S: Simd, const N: usize, const M: usize>(
 /// # Safety
 /// `N` rows of the strip must be readable, and the lines writable, by nobody else.
 #[inline(always)]
-unsafe fn rows<S: Simd, const N: usize, const L: usize>(
+unsafe fn rows<S: Simd, T: Transform<N, L>, const N: usize, const L: usize>(
     simd: S,
     segment: Segment,
     strip: *const f32,
     (to, stride): (*mut f32, usize),
-    transform: impl Fn(S, [S::Vector; L]) -> [S::Vector; N],
 ) {
     for tile in 0..segment.length {
         for row in 0..N {
@@ -138,7 +161,7 @@ unsafe fn rows<S: Simd, const N: usize, const L: usize>(
                     for (x, value) in values.iter_mut().enumerate() {
                         *value = simd.load(from.add(x * PANEL));
                     }
-                    for (x, value) in transform(simd, values).iter().enumerate() {
+                    for (x, value) in T::apply(simd, values).iter().enumerate() {
                         simd.store(line.add((row * N + x) * stride), *value);
                     }
                 }

@@ -177,9 +177,9 @@ impl<const N: usize> Pass<'_, N> {
 
     /// Adds up the shares, and interpolates: Gᵀ s G.
     fn finish(self, set: InstructionSet, sums_len: usize, sums: &[f32], grad_weight: &mut [f32]) {
-        let length = self.input.channels * TAPS;
-        grad_weight.par_chunks_exact_mut(length).enumerate().for_each(|(row, to)| {
-            set.run(FinishRow { pass: self, sums_len, sums, row, to });
+        let length = self.input.channels * TAPS * PANEL;
+        grad_weight.par_chunks_mut(length).enumerate().for_each(|(out_panel, to)| {
+            set.run(FinishPanel { pass: self, sums_len, sums, out_panel, to });
         });
     }
 
@@ -303,58 +303,73 @@ impl<const N: usize> Operation for MultiplyPoint<'_, N> {
     }
 }
 
-/// The gradient of the weights of one output channel, `[in_channels, 3, 3]`.
-struct FinishRow<'a, const N: usize> {
+/// The gradient of the weights of one panel of output channels, `[channels, in_channels, 3, 3]`.
+struct FinishPanel<'a, const N: usize> {
     pass: Pass<'a, N>,
     sums_len: usize,
     sums: &'a [f32],
-    row: usize,
+    out_panel: usize,
     to: &'a mut [f32],
 }
 
-impl<const N: usize> Operation for FinishRow<'_, N> {
+impl<const N: usize> Operation for FinishPanel<'_, N> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let matrix = transform::filter_matrix::<N>();
-        let point_stride = self.pass.sums_at_point();
-        let line =
-            |point: usize, panel: usize| point * point_stride + (panel * self.pass.sum_rows() + self.row) * PANEL;
-        for (panel, to) in self.to.chunks_mut(PANEL * TAPS).enumerate() {
-            let mut taps = [[0.0; PANEL]; TAPS];
-            for lane in (0..PANEL).step_by(S::WIDTH) {
-                let mut rows = [[simd.splat(0.0); KERNEL]; N];
-                for (y, row) in rows.iter_mut().enumerate() {
-                    let mut values = [simd.splat(0.0); N];
-                    for (x, value) in values.iter_mut().enumerate() {
-                        for share in self.sums.chunks_exact(self.sums_len) {
-                            let line = &share[line(y * N + x, panel)..][..PANEL];
-                            // SAFETY: the width divides the panel, and `lane` is a multiple of it.
-                            *value = simd.add(*value, unsafe { simd.load(line.as_ptr().add(lane)) });
-                        }
+        let in_channels = self.pass.input.channels;
+        // Output channels inside: their sums are neighbours.
+        for panel in 0..self.pass.input.panels() {
+            let channel = panel * PANEL;
+            let channels = (in_channels - channel).min(PANEL);
+            for row in 0..self.to.len() / (in_channels * TAPS) {
+                let sum_row = self.out_panel * PANEL + row;
+                let start = (panel * self.pass.sum_rows() + sum_row) * PANEL;
+                let taps = self.taps(simd, &matrix, start);
+                let to = &mut self.to[(row * in_channels + channel) * TAPS..][..channels * TAPS];
+                for (index, kernel) in to.chunks_exact_mut(TAPS).enumerate() {
+                    for (to, tap) in kernel.iter_mut().zip(&taps) {
+                        *to = tap[index];
                     }
-                    *row = transform::filter_gradient(simd, &matrix, values);
-                }
-                for x in 0..KERNEL {
-                    let mut column = [simd.splat(0.0); N];
-                    for (value, row) in column.iter_mut().zip(&rows) {
-                        *value = row[x];
-                    }
-                    let column = transform::filter_gradient(simd, &matrix, column);
-                    for (y, value) in column.iter().enumerate() {
-                        // SAFETY: as above.
-                        unsafe {
-                            simd.store(taps[y * KERNEL + x].as_mut_ptr().add(lane), *value);
-                        }
-                    }
-                }
-            }
-            for (index, kernel) in to.chunks_exact_mut(TAPS).enumerate() {
-                for (to, tap) in kernel.iter_mut().zip(&taps) {
-                    *to = tap[index];
                 }
             }
         }
+    }
+}
+
+impl<const N: usize> FinishPanel<'_, N> {
+    /// Gᵀ s G of one panel of input channels for one output channel, whose sums are `start` floats
+    /// into those of each point.
+    #[inline(always)]
+    fn taps<S: Simd>(&self, simd: S, matrix: &[[f32; KERNEL]; N], start: usize) -> [[f32; PANEL]; TAPS] {
+        let stride = self.pass.sums_at_point();
+        let mut taps = [[0.0; PANEL]; TAPS];
+        for lane in (0..PANEL).step_by(S::WIDTH) {
+            let mut rows = [[simd.splat(0.0); KERNEL]; N];
+            for (y, row) in rows.iter_mut().enumerate() {
+                let mut values = [simd.splat(0.0); N];
+                for (x, value) in values.iter_mut().enumerate() {
+                    for share in self.sums.chunks_exact(self.sums_len) {
+                        let line = &share[(y * N + x) * stride + start..][..PANEL];
+                        // SAFETY: the width divides the panel, and `lane` is a multiple of it.
+                        *value = simd.add(*value, unsafe { simd.load(line.as_ptr().add(lane)) });
+                    }
+                }
+                *row = transform::filter_gradient(simd, matrix, values);
+            }
+            for x in 0..KERNEL {
+                let mut column = [simd.splat(0.0); N];
+                for (value, row) in column.iter_mut().zip(&rows) {
+                    *value = row[x];
+                }
+                let column = transform::filter_gradient(simd, matrix, column);
+                for (y, value) in column.iter().enumerate() {
+                    // SAFETY: as above.
+                    unsafe { simd.store(taps[y * KERNEL + x].as_mut_ptr().add(lane), *value) };
+                }
+            }
+        }
+        taps
     }
 }

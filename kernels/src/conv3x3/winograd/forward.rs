@@ -296,7 +296,10 @@ impl<const N: usize> Pass<'_, N> {
                 }
                 for offset in (0..segment.length * M * PANEL).step_by(S::WIDTH) {
                     let at = |row: usize| strip.add(row * PITCH * PANEL + offset);
-                    let column = std::array::from_fn(|row| simd.load(at(row)));
+                    let mut column = [simd.splat(0.0); N];
+                    for (row, value) in column.iter_mut().enumerate() {
+                        *value = simd.load(at(row));
+                    }
                     let column = transform::output::<S, N, M>(simd, column);
                     let bias = simd.load(bias.as_ptr().add(offset % PANEL));
                     for (row, value) in column.iter().enumerate() {

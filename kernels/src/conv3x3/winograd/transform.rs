@@ -23,47 +23,67 @@ pub(super) const fn points<const N: usize>() -> &'static [f32] {
 #[inline(always)]
 pub(super) fn data<S: Simd, const N: usize>(simd: S, d: [S::Vector; N]) -> [S::Vector; N] {
     let p = points::<N>();
-    let c = |value: f32| simd.splat(value);
-    // x·even ± p·odd are the values at ±p.
-    let both = |even, odd, p: f32| (simd.mul_add(odd, c(p), even), simd.mul_add(odd, c(-p), even));
     let mut out = d;
     match N {
         4 => {
             let a = p[0];
-            out[0] = simd.mul_add(d[0], c(-a * a), d[2]);
-            (out[1], out[2]) = both(d[2], d[1], a);
-            out[3] = simd.mul_add(d[1], c(-a * a), d[3]);
+            let factors = [1.0, -a * a];
+            out[0] = sum(simd, [d[2], d[0]], factors);
+            [out[1], out[2]] = both(simd, d[2], d[1], a);
+            out[3] = sum(simd, [d[3], d[1]], factors);
         }
         6 => {
-            let (a, b) = (p[0], p[1]);
-            let (sum, product) = (-(a * a + b * b), a * a * b * b);
-            // The third argument is the leading coefficient's datum.
-            let cubic = |x0, x2, x4| simd.mul_add(x2, c(sum), simd.mul_add(x0, c(product), x4));
-            out[0] = cubic(d[0], d[2], d[4]);
-            for (i, q) in [(1, b * b), (3, a * a)] {
-                let even = simd.mul_add(d[2], c(-q), d[4]);
-                let odd = simd.mul_add(d[1], c(-q), d[3]);
-                (out[i], out[i + 1]) = both(even, odd, p[i / 2]);
+            let (a, b) = (p[0] * p[0], p[1] * p[1]);
+            let factors = [1.0, -(a + b), a * b];
+            out[0] = sum(simd, [d[4], d[2], d[0]], factors);
+            for (pair, other) in [b, a].into_iter().enumerate() {
+                let even = sum(simd, [d[4], d[2]], [1.0, -other]);
+                let odd = sum(simd, [d[3], d[1]], [1.0, -other]);
+                [out[2 * pair + 1], out[2 * pair + 2]] = both(simd, even, odd, p[pair]);
             }
-            out[5] = cubic(d[1], d[3], d[5]);
+            out[5] = sum(simd, [d[5], d[3], d[1]], factors);
         }
         _ => {
-            let (a, b, e) = (p[0] * p[0], p[1] * p[1], p[2] * p[2]);
-            let (s1, s2, s3) = (a + b + e, a * b + a * e + b * e, a * b * e);
-            let whole = |x0, x2, x4, x6| {
-                let far = simd.mul_add(x4, c(-s1), x6);
-                simd.mul_add(x2, c(s2), simd.mul_add(x0, c(-s3), far))
-            };
-            out[0] = whole(d[0], d[2], d[4], d[6]);
-            for (i, q, r) in [(1, b, e), (3, a, e), (5, a, b)] {
-                let part = |x0, x2, x4| simd.mul_add(x2, c(-(q + r)), simd.mul_add(x0, c(q * r), x4));
-                let (even, odd) = (part(d[2], d[4], d[6]), part(d[1], d[3], d[5]));
-                (out[i], out[i + 1]) = both(even, odd, p[i / 2]);
+            let (a, b, c) = (p[0] * p[0], p[1] * p[1], p[2] * p[2]);
+            let factors = [1.0, -(a + b + c), a * b + a * c + b * c, -(a * b * c)];
+            out[0] = sum(simd, [d[6], d[4], d[2], d[0]], factors);
+            for (pair, (q, r)) in [(b, c), (a, c), (a, b)].into_iter().enumerate() {
+                let factors = [1.0, -(q + r), q * r];
+                let even = sum(simd, [d[6], d[4], d[2]], factors);
+                let odd = sum(simd, [d[5], d[3], d[1]], factors);
+                [out[2 * pair + 1], out[2 * pair + 2]] = both(simd, even, odd, p[pair]);
             }
-            out[7] = whole(d[1], d[3], d[5], d[7]);
+            out[7] = sum(simd, [d[7], d[5], d[3], d[1]], factors);
         }
     }
     out
+}
+
+// What follows are functions rather than closures, which are not always inlined.
+
+/// Σ termᵢ · factorᵢ; the first factor is one.
+#[inline(always)]
+fn sum<S: Simd, const L: usize>(simd: S, terms: [S::Vector; L], factors: [f32; L]) -> S::Vector {
+    let mut total = terms[0];
+    for i in 1..L {
+        total = if factors[i] == 1.0 {
+            simd.add(total, terms[i])
+        } else if factors[i] == -1.0 {
+            simd.sub(total, terms[i])
+        } else {
+            simd.mul_add(terms[i], simd.splat(factors[i]), total)
+        };
+    }
+    total
+}
+
+/// A polynomial's values at ±`point`, from its even part and its odd part divided by x.
+#[inline(always)]
+fn both<S: Simd>(simd: S, even: S::Vector, odd: S::Vector, point: f32) -> [S::Vector; 2] {
+    if point == 1.0 {
+        return [simd.add(even, odd), simd.sub(even, odd)];
+    }
+    [simd.mul_add(odd, simd.splat(point), even), simd.mul_add(odd, simd.splat(-point), even)]
 }
 
 /// Aᵀm: interpolates the output from the products.
@@ -131,8 +151,7 @@ pub(super) fn gradient<S: Simd, const N: usize, const M: usize>(simd: S, y: [S::
             even = simd.mul_add(even, square, y[2 * j]);
             odd = simd.mul_add(odd, square, y[2 * j + 1]);
         }
-        out[2 * i + 1] = simd.mul_add(odd, simd.splat(point), even);
-        out[2 * i + 2] = simd.mul_add(odd, simd.splat(-point), even);
+        [out[2 * i + 1], out[2 * i + 2]] = both(simd, even, odd, point);
     }
     out[N - 1] = y[M - 1];
     out
