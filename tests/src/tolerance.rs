@@ -1,0 +1,73 @@
+use anyhow::{Result, ensure};
+
+/// How near two rows of numbers must be: the only epsilons of the suite.
+///
+/// Differences are measured against the spread of the expected values (largest minus smallest), because
+/// logits have no unit of their own; where all are equal, against their size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tolerance {
+    /// Bit for bit: the same arithmetic in the same order.
+    Exact,
+    /// The same arithmetic in f32, summed in another order or by another algorithm (Winograd): within
+    /// 1/1000 of the spread. Twenty layers of f32 stay under 1/10,000; a misplaced weight does not.
+    Close,
+    /// The same network in coarser numbers (8-bit integers, 16-bit floats): within 1/8 of the spread.
+    /// A channel quantized with another's scale is off by more than the spread.
+    Approximate,
+}
+
+impl Tolerance {
+    /// The largest difference that passes for expected values of that spread.
+    fn bound(self, spread: f32) -> f32 {
+        match self {
+            Tolerance::Exact => 0.0,
+            Tolerance::Close => spread / 1000.0,
+            Tolerance::Approximate => spread / 8.0,
+        }
+    }
+
+    /// Compares value by value.
+    ///
+    /// # Errors
+    /// Names the first pair that is too far apart, or the lengths, where they differ. A value that is no number never passes.
+    pub fn check(self, found: &[f32], expected: &[f32]) -> Result<()> {
+        ensure!(found.len() == expected.len(), "{} values; expected {}", found.len(), expected.len());
+        ensure!(!expected.is_empty(), "there is nothing to compare");
+        let (low, high) =
+            expected.iter().fold((f32::MAX, f32::MIN), |(low, high), &value| (low.min(value), high.max(value)));
+        let spread = if high > low { high - low } else { high.abs() };
+        let bound = self.bound(spread);
+        for (index, (&found, &expected)) in found.iter().zip(expected).enumerate() {
+            let difference = (found - expected).abs();
+            ensure!(
+                difference <= bound,
+                "value {index} is {found}; expected {expected}; {self:?} allows a difference of {bound:e}, this one is {difference:e}"
+            );
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_tolerance_has_its_bound() {
+        let expected = [0.0, 10.0];
+        assert!(Tolerance::Exact.check(&[0.0, 10.0], &expected).is_ok());
+        assert!(Tolerance::Exact.check(&[0.0, 10.000_001], &expected).is_err());
+        assert!(Tolerance::Close.check(&[0.009, 10.0], &expected).is_ok());
+        assert!(Tolerance::Close.check(&[0.011, 10.0], &expected).is_err());
+        assert!(Tolerance::Approximate.check(&[1.2, 10.0], &expected).is_ok());
+        assert!(Tolerance::Approximate.check(&[1.3, 10.0], &expected).is_err());
+    }
+
+    #[test]
+    fn nothing_and_no_number_never_pass() {
+        assert!(Tolerance::Approximate.check(&[], &[]).is_err());
+        assert!(Tolerance::Approximate.check(&[f32::NAN], &[1.0]).is_err());
+        assert!(Tolerance::Approximate.check(&[1.0], &[f32::NAN]).is_err());
+        assert!(Tolerance::Approximate.check(&[1.0], &[1.0, 1.0]).is_err());
+    }
+}

@@ -1,0 +1,340 @@
+//! What the programs say: help, errors, exit codes, and the shape of their JSON, as snapshots.
+//!
+//! `cargo insta review`, or `INSTA_UPDATE=always`, accepts a change that is meant.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, ensure};
+use candle_core::{Device, Tensor};
+use insta::assert_snapshot;
+use models::{Network, RunFolder};
+use serde_json::Value;
+use tempfile::TempDir;
+use tests::{program, run, write_class_folders};
+
+/// Arguments in which `DIR` is the temporary folder of a test.
+type Arguments<'a> = &'a [&'a str];
+
+/// Runs a command line, and writes down all that it says.
+fn transcript(name: &str, arguments: Arguments, folder: &Path) -> Result<String> {
+    let given = folder.to_str().context("a Unicode path")?;
+    let mut command = program(name)?;
+    command.current_dir(folder).args(arguments.iter().map(|argument| argument.replace("DIR", given)));
+    let finished = run(&mut command)?;
+    let code = finished.code.context("no signal")?;
+    let mut text = format!("$ {name} {}\nexit code {code}\n", arguments.join(" "));
+    for (title, content) in [("standard output", &finished.stdout), ("standard error", &finished.stderr)] {
+        if !content.is_empty() {
+            text += &format!("\n--- {title} ---\n{}\n", content.replace(given, "DIR").trim_end());
+        }
+    }
+    Ok(text)
+}
+
+fn transcripts(name: &str, all: &[Arguments], folder: &Path) -> Result<String> {
+    let texts: Vec<_> = all.iter().map(|arguments| transcript(name, arguments, folder)).collect::<Result<_>>()?;
+    Ok(texts.join("\n\n"))
+}
+
+#[test]
+fn help() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let trainer: &[Arguments] = &[
+        &["--help"],
+        &["fit", "--help"],
+        &["evaluate", "--help"],
+        &["preview", "--help"],
+        &["summary", "--help"],
+        &["diagram", "--help"],
+        &["sample-data", "--help"],
+    ];
+    assert_snapshot!("help_trainer", transcripts("trainer", trainer, folder.path())?);
+    assert_snapshot!("help_exporter", transcripts("exporter", &[&["--help"]], folder.path())?);
+    let runtime: &[Arguments] =
+        &[&["--help"], &["predict", "--help"], &["inspect", "--help"], &["evaluate", "--help"], &["bench", "--help"]];
+    assert_snapshot!("help_runtime", transcripts("runtime", runtime, folder.path())?);
+    Ok(())
+}
+
+#[test]
+fn wrong_usage_is_exit_code_2() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let usage = |name: &str, all: &[Arguments]| {
+        let text = transcripts(name, all, folder.path())?;
+        assert_eq!(text.matches("\nexit code 2\n").count(), all.len(), "{text}");
+        Ok::<_, anyhow::Error>(text)
+    };
+    let trainer = usage(
+        "trainer",
+        &[
+            &["fit"],
+            &["brew"],
+            &["fit", "pictures", "--epochs", "-1"],
+            &["fit", "pictures", "--architecture", "vgg12"],
+            &["fit", "pictures", "--image-size", "0x64"],
+            &["fit", "pictures", "--memory-budget", "lots"],
+            &["fit", "pictures", "--device", "gpu"],
+            &["fit", "--resume"],
+            &["summary", "run", "--width", "0.5"],
+        ],
+    )?;
+    assert_snapshot!("usage_trainer", trainer);
+    let exporter = usage(
+        "exporter",
+        &[
+            &[],
+            &["run"],
+            &["run", "-o", "model.onnx", "--quantize", "int4"],
+            &["run", "-o", "model.onnx", "--opset", "12"],
+            &["run", "-o", "model.onnx", "--max-drop", "2"],
+        ],
+    )?;
+    assert_snapshot!("usage_exporter", exporter);
+    let runtime = usage(
+        "runtime",
+        &[
+            &["predict", "model.onnx"],
+            &["predict", "model.onnx", "picture.png", "--engine", "abacus"],
+            &["predict", "model.onnx", "picture.png", "--top-k", "0"],
+            &["predict", "model.onnx", "picture.png", "--image-size", "64"],
+            &["bench", "model.onnx", "--threads", "many"],
+        ],
+    )?;
+    assert_snapshot!("usage_runtime", runtime);
+    Ok(())
+}
+
+#[test]
+fn what_the_user_can_fix_is_exit_code_1() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let root = folder.path();
+    write_class_folders(&root.join("pictures"), 2, 5, 16)?;
+    fs::create_dir(root.join("empty"))?;
+    fs::write(root.join("settings.toml"), "epochs = 2\nespresso = true\n")?;
+    fs::write(root.join("text.onnx"), "this is no model\n")?;
+    let failing = |name: &str, all: &[Arguments]| {
+        let text = transcripts(name, all, root)?;
+        assert_eq!(text.matches("\nexit code 1\n").count(), all.len(), "{text}");
+        Ok::<_, anyhow::Error>(text)
+    };
+    let trainer = failing(
+        "trainer",
+        &[
+            &["fit", "nowhere"],
+            &["fit", "empty", "--run", "run"],
+            &["fit", "pictures", "--run", "run", "--image-size", "16"],
+            &["fit", "pictures", "--run", "run", "--validation-split", "1"],
+            &["fit", "pictures", "--run", "run", "--learning-rate", "0"],
+            &["fit", "pictures", "--run", "run", "--config", "settings.toml"],
+            &["fit", "pictures", "--run", "run", "--device", "cuda"],
+            &["fit", "--resume", "--run", "run"],
+            &["evaluate", "empty"],
+            &["diagram", "-o", "diagram.txt"],
+            &["summary", "--image-size", "31"],
+            &["sample-data", "pictures"],
+        ],
+    )?;
+    assert_snapshot!("errors_trainer", trainer);
+    ensure!(!root.join("run").exists(), "a run that cannot be begun was begun");
+    assert_snapshot!("errors_exporter", failing("exporter", &[&["empty", "-o", "model.onnx"]])?);
+    let runtime = failing(
+        "runtime",
+        &[
+            &["predict", "nowhere.onnx", "pictures"],
+            &["predict", "text.onnx", "pictures", "--engine", "tract"],
+            &["inspect", "pictures"],
+            &["evaluate", "text.onnx", "pictures"],
+        ],
+    )?;
+    assert_snapshot!("errors_runtime", runtime);
+    Ok(())
+}
+
+#[test]
+fn a_missing_onnx_runtime_says_how_to_get_it_and_auto_uses_tract() -> Result<()> {
+    let coffee = Trained::new()?;
+    let model = coffee.export("model.onnx")?;
+    let picture = coffee.path("pictures/amber/000.png");
+    let predict = |engine: &str| {
+        let mut command = program("runtime")?;
+        // No library at the places that are looked at, whatever this machine has.
+        command.current_dir(coffee.folder.path()).env("ORT_DYLIB_PATH", "/nowhere/libonnxruntime.so");
+        command.arg("predict").args([&model, &picture]).args(["--engine", engine, "--format", "json"]);
+        run(&mut command)
+    };
+    predict("ort")?.fails_with(&["ORT_DYLIB_PATH", "/nowhere/libonnxruntime.so"])?;
+    predict("ort-cuda")?.fails_with(&["ORT_DYLIB_PATH"])?;
+    predict("tract")?.with_code(0)?;
+    Ok(())
+}
+
+/// A value with each leaf replaced by the name of its type, and each list by the distinct shapes in it.
+fn shape(value: &Value) -> Value {
+    match value {
+        Value::Null => "null".into(),
+        Value::Bool(_) => "bool".into(),
+        Value::Number(_) => "number".into(),
+        Value::String(_) => "string".into(),
+        Value::Array(values) => {
+            let mut shapes: Vec<Value> = Vec::new();
+            for shape in values.iter().map(shape) {
+                if !shapes.contains(&shape) {
+                    shapes.push(shape);
+                }
+            }
+            shapes.into()
+        }
+        Value::Object(entries) => entries.iter().map(|(key, value)| (key.clone(), shape(value))).collect(),
+    }
+}
+
+fn shape_text(value: &Value) -> Result<String> {
+    Ok(serde_json::to_string_pretty(&shape(value))?)
+}
+
+/// A network that knows amber from beryl, trained by the program.
+struct Trained {
+    folder: TempDir,
+    events: Vec<Value>,
+}
+
+impl Trained {
+    fn new() -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        write_class_folders(&folder.path().join("pictures"), 2, 10, 32)?;
+        let mut fit = program("trainer")?;
+        fit.arg("fit").arg(folder.path().join("pictures")).args(["--architecture", "vgg11", "--width", "0.05"]);
+        fit.args(["--head", "gap", "--batch-norm", "--image-size", "32", "--batch-size", "4", "--epochs", "6"]);
+        fit.args(["--learning-rate", "0.003", "--threads", "1", "--device", "cpu", "--format", "json"]);
+        let finished = run(fit.arg("--run").arg(folder.path().join("run")))?.with_code(0)?;
+        let events = finished.stdout.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+        Ok(Self { folder, events })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn export(&self, name: &str) -> Result<PathBuf> {
+        let output = self.path(name);
+        let mut export = program("exporter")?;
+        run(export.arg(self.path("run")).arg("-o").arg(&output).args(["--threads", "1"]))?.with_code(0)?;
+        Ok(output)
+    }
+}
+
+#[test]
+fn json_of_the_trainer() -> Result<()> {
+    let trained = Trained::new()?;
+    let (report, epochs) = trained.events.split_last().context("a report")?;
+    assert_eq!(epochs.len(), 6);
+    assert_snapshot!("json_trainer_fit_epoch", shape_text(&epochs[0])?);
+    assert_snapshot!("json_trainer_fit_report", shape_text(report)?);
+    let saved: Value = serde_json::from_slice(&fs::read(trained.path("run/report.json"))?)?;
+    for (key, value) in saved.as_object().context("an object")? {
+        assert_eq!(&report[key], value, "report.json and standard output differ in {key}");
+    }
+    let mut evaluate = program("trainer")?;
+    let evaluation =
+        run(evaluate.arg("evaluate").arg(trained.path("run")).args(["--format", "json"]))?.with_code(0)?.json()?;
+    assert_eq!(evaluation["correct"], report["best"]["validation"]["correct"], "{evaluation}");
+    assert_snapshot!("json_trainer_evaluate", shape_text(&evaluation)?);
+    let summary = run(program("trainer")?.args(["summary", "--format", "json"]))?.with_code(0)?.json()?;
+    assert_snapshot!("json_trainer_summary", shape_text(&summary)?);
+    Ok(())
+}
+
+#[test]
+fn json_of_the_exporter() -> Result<()> {
+    let trained = Trained::new()?;
+    for (name, flags) in [("f32", &[][..]), ("int8", &["--quantize"])] {
+        let mut export = program("exporter")?;
+        export.arg(trained.path("run")).arg("-o").arg(trained.path(name)).args(["--threads", "1"]).args(flags);
+        let report = run(export.args(["--format", "json"]))?.with_code(0)?.json()?;
+        assert_eq!(report["held"], true, "{report}");
+        assert_snapshot!(format!("json_exporter_{name}"), shape_text(&report)?);
+    }
+    Ok(())
+}
+
+#[test]
+fn json_of_the_runtime() -> Result<()> {
+    let trained = Trained::new()?;
+    let model = trained.export("model.onnx")?;
+    let pictures = trained.path("pictures");
+    let runtime = |command: &str, arguments: &[&Path], flags: &[&str]| {
+        let mut runtime = program("runtime")?;
+        runtime.arg(command).arg(&model).args(arguments).args(["--format", "json", "--threads", "1"]).args(flags);
+        run(&mut runtime)?.with_code(0)?.json()
+    };
+    let answers = runtime("predict", &[&pictures], &["--engine", "tract", "--batch", "3"])?;
+    assert_eq!(answers.as_array().map(Vec::len), Some(20), "one answer for each picture below the folder");
+    let first = &answers[0];
+    ensure!(first["file"].as_str().is_some_and(|file| file.ends_with("amber/000.png")), "{first}");
+    let sum: f64 =
+        first["predictions"].as_array().into_iter().flatten().filter_map(|p| p["probability"].as_f64()).sum();
+    ensure!((sum - 1.0).abs() < 1e-5, "probabilities add up to {sum}");
+    assert_snapshot!("json_runtime_predict", shape_text(&answers)?);
+    for engine in ["tract", "ort"] {
+        let evaluation = runtime("evaluate", &[&pictures], &["--engine", engine])?;
+        assert_eq!(evaluation["pictures"], 20, "{evaluation}");
+        assert_snapshot!("json_runtime_evaluate", shape_text(&evaluation)?);
+    }
+    assert_snapshot!("json_runtime_inspect", shape_text(&runtime("inspect", &[], &["--engine", "tract"])?)?);
+    let flags = ["--engine", "tract,ort", "--batch", "1,2", "--runs", "3", "--warm-up", "1"];
+    let measurements = runtime("bench", &[], &flags)?;
+    let cases: Vec<_> =
+        measurements.as_array().into_iter().flatten().map(|case| (&case["engine"], &case["batch"])).collect();
+    assert_eq!(cases.len(), 4, "{measurements}");
+    assert_snapshot!("json_runtime_bench", shape_text(&measurements)?);
+    Ok(())
+}
+
+#[test]
+fn standard_input_is_a_picture() -> Result<()> {
+    let trained = Trained::new()?;
+    let model = trained.export("model.onnx")?;
+    let picture = fs::File::open(trained.path("pictures/amber/000.png"))?;
+    let mut predict = program("runtime")?;
+    predict.arg("predict").arg(&model).args(["-", "--engine", "tract", "--format", "json"]).stdin(picture);
+    let answers = run(&mut predict)?.with_code(0)?.json()?;
+    assert_eq!((&answers[0]["file"], answers.as_array().map(Vec::len)), (&"-".into(), Some(1)));
+    Ok(())
+}
+
+#[test]
+fn a_gate_that_does_not_hold_is_exit_code_3_and_leaves_no_file() -> Result<()> {
+    let trained = Trained::new()?;
+    let right = trained.events.last().context("a report")?["best"]["validation"]["correct"].clone();
+    ensure!(right == 4, "the tiny network learned {right} of 4 validation pictures");
+    // One weight of each class dwarfs the others but meets a feature that is always 0: its scale rounds the others
+    // away, and int8 answers with the bias alone.
+    let path = trained.path("run").join(RunFolder::BEST);
+    let (network, card) = Network::load(&path, &Device::Cpu)?;
+    let mut tensors = network.tensors();
+    let silence = |tensors: &mut BTreeMap<String, Tensor>, name: &str, value: f32| -> Result<()> {
+        let mut values: Vec<f32> = tensors[name].to_vec1()?;
+        values[0] = value;
+        tensors.insert(name.to_owned(), Tensor::from_vec(values, tensors[name].dims(), &Device::Cpu)?);
+        Ok(())
+    };
+    silence(&mut tensors, "block5_conv2_bn.weight", 0.0)?;
+    silence(&mut tensors, "block5_conv2_bn.bias", -1.0)?;
+    let mut rows: Vec<Vec<f32>> = tensors["predictions.weight"].to_vec2()?;
+    rows.iter_mut().for_each(|row| row[0] = 1e6);
+    tensors.insert("predictions.weight".to_owned(), Tensor::new(rows, &Device::Cpu)?);
+    Network::from_tensors(network.architecture(), tensors, &Device::Cpu)?.save(&path, &card)?;
+
+    let output = trained.path("ruined.onnx");
+    let mut export = program("exporter")?;
+    export.arg(trained.path("run")).arg("-o").arg(&output).args(["--quantize", "--threads", "1", "--format", "json"]);
+    let finished = run(&mut export)?.with_code(3)?;
+    assert_eq!(finished.json()?["held"], false);
+    ensure!(finished.stderr.contains("the file was removed"), "{finished}");
+    ensure!(!output.exists(), "the file is still there");
+    Ok(())
+}

@@ -1,0 +1,10 @@
+//! What crosses crates, one module per theme.
+
+mod coffee;
+mod command_lines;
+mod hostile_input;
+mod keras_split;
+mod onnx_checker;
+mod parity;
+mod preprocessing;
+mod run_folder;

@@ -1,0 +1,87 @@
+//! The exported files before the `onnx` project's own checker, in Python.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use candle_onnx::onnx::ModelProto;
+use exporter::{ExportOptions, Opset, Scheme};
+use models::Family;
+use prost::Message;
+use serde_json::json;
+use tests::{Finished, TemporaryRun, python, run};
+use trainer::{Config, HeadKind, ImageSize};
+
+/// Checks each file with inference of every shape, and prints what a graph viewer would show of it.
+const CHECK: &str = r#"
+import json, onnx, sys
+for path in sys.argv[1:]:
+    onnx.checker.check_model(path, full_check=True)
+    model = onnx.shape_inference.infer_shapes(onnx.load(path), strict_mode=True, data_prop=True)
+    def shapes(values):
+        return {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in values}
+    print(json.dumps({
+        "inputs": shapes(model.graph.input), "outputs": shapes(model.graph.output),
+        "opset": [(o.domain, o.version) for o in model.opset_import], "ir_version": model.ir_version,
+        "names": json.loads({p.key: p.value for p in model.metadata_props}["names"]),
+        "nodes": [node.name for node in model.graph.node], "producer": model.producer_name,
+    }))
+"#;
+
+fn check(files: &[PathBuf]) -> Result<Finished> {
+    run(python()?.arg("-c").arg(CHECK).args(files))
+}
+
+#[test]
+fn every_scheme_head_and_opset_passes() -> Result<()> {
+    let slim = Config { architecture: Family::Vgg11, width: 0.03, ..Config::default() };
+    let size = ImageSize { height: 32, width: 35 };
+    let gap = Config { head: HeadKind::Gap, batch_norm: true, image_size: size, ..slim.clone() };
+    let dense = Config { dropout: 0.5, image_size: size, ..slim };
+    let schemes = [None, Some(Scheme::Int8), Some(Scheme::Dynamic), Some(Scheme::Fp16)];
+    let runs = [TemporaryRun::untrained(gap, 3)?, TemporaryRun::untrained(dense, 3)?];
+    let mut files = Vec::new();
+    for opset in [Opset::OLDEST, Opset::default(), Opset::NEWEST] {
+        for run in &runs {
+            for (number, quantize) in schemes.into_iter().enumerate() {
+                let output = run.path(format!("{opset}-{number}.onnx"));
+                let options =
+                    ExportOptions { quantize, opset, threads: 1, max_drop: 1.0, ..ExportOptions::new(&output) };
+                exporter::export(run.run(), &options)?;
+                files.push((output, opset));
+            }
+        }
+    }
+    let paths: Vec<_> = files.iter().map(|(path, _)| path.clone()).collect();
+    let finished = check(&paths)?.with_code(0)?;
+    let shown: Vec<serde_json::Value> = finished
+        .stdout
+        .lines()
+        .map(serde_json::from_str)
+        .collect::<Result<_, _>>()
+        .context("one JSON line per file")?;
+    assert_eq!(shown.len(), files.len());
+    for (shown, (path, opset)) in shown.iter().zip(&files) {
+        let path = path.display();
+        assert_eq!(shown["inputs"], json!({ "input": ["N", 3, 32, 35] }), "{path}");
+        assert_eq!(shown["outputs"], json!({ "logits": ["N", 3] }), "{path}");
+        assert_eq!(shown["names"], json!({ "0": "amber", "1": "beryl", "2": "coral" }), "{path}");
+        assert_eq!(shown["opset"], json!([["", opset.version()]]), "{path}");
+        assert_eq!(shown["ir_version"], json!(opset.ir_version()), "{path}");
+        let nodes = shown["nodes"].as_array().context("nodes")?;
+        ensure!(nodes.contains(&json!("block1_conv1")) && !nodes.contains(&json!("")), "{path}: {nodes:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_checker_is_awake() -> Result<()> {
+    let config = Config { architecture: Family::Vgg11, width: 0.02, head: HeadKind::Gap, ..Config::default() };
+    let run = TemporaryRun::untrained(Config { image_size: ImageSize { height: 32, width: 32 }, ..config }, 2)?;
+    let file = run.export("model.onnx", None)?;
+    let mut model = ModelProto::decode(fs::read(&file)?.as_slice())?;
+    model.graph.as_mut().context("a graph")?.node.truncate(3);
+    fs::write(&file, model.encode_to_vec())?;
+    let finished = check(&[file])?;
+    ensure!(finished.code == Some(1) && finished.stderr.contains("logits"), "{finished}");
+    Ok(())
+}
