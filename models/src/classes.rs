@@ -13,7 +13,8 @@ const EXTENSIONS: [&str; 6] = ["bmp", "gif", "jpeg", "jpg", "png", "webp"];
 ///
 /// Classes and files come in the order of Keras's `image_dataset_from_directory`: classes by name; inside a
 /// class the folders by path (nested ones count), and the files of each by name. Folders whose name starts
-/// with a dot are left out, as are files whose name does not end as a picture's.
+/// with a dot are left out, as are files whose name does not end as a picture's. Two things Keras does not do:
+/// `.webp` files count (it leaves them out), and links to folders inside a class are followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClassFolders {
     /// The folder that holds the class folders.

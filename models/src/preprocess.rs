@@ -50,11 +50,9 @@ pub enum Fit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Filter {
-    /// The nearest pixel.
-    Nearest,
     /// Linear in both directions.
     Bilinear,
-    /// Cubic in both directions, with a = -0.5 (Catmull-Rom, as Pillow).
+    /// Cubic in both directions, with a = -0.5 (Catmull-Rom).
     Bicubic,
 }
 
@@ -104,7 +102,6 @@ impl Preset {
                 ..rescaling
             },
             Preset::KerasImagenet => Preprocess {
-                filter: Filter::Nearest,
                 channel_order: ChannelOrder::Bgr,
                 scale: 1.0,
                 mean: [103.939, 116.779, 123.68],
@@ -137,9 +134,15 @@ pub enum PreprocessError {
     Resize(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// The middle `width × height` of something larger.
+/// The middle `width × height` of something larger; where the rest is odd, the upper left one, as Keras crops.
 fn middle_of(outer: (usize, usize), (width, height): (usize, usize)) -> Region {
     Region { x: (outer.0 - width) / 2, y: (outer.1 - height) / 2, width, height }
+}
+
+/// The same as torchvision's `CenterCrop` has it: half a pixel goes to the even side.
+fn middle_of_torchvision(outer: (usize, usize), (width, height): (usize, usize)) -> Region {
+    let start = |rest: usize| (rest as f64 / 2.0).round_ties_even() as usize;
+    Region { x: start(outer.0 - width), y: start(outer.1 - height), width, height }
 }
 
 /// The geometry of one picture: a part of it is resized, and a part of that is the output.
@@ -201,23 +204,19 @@ impl Preprocess {
                 if resized.0 < self.width || resized.1 < self.height {
                     return Err(PreprocessError::Impossible { what: "an output larger than the resized picture" });
                 }
-                Plan { source: whole, resized, output: middle_of(resized, output) }
+                Plan { source: whole, resized, output: middle_of_torchvision(resized, output) }
             }
         })
     }
 
-    /// Resizes to whole 8-bit samples, as Pillow does.
+    /// Resizes to whole 8-bit samples. Pillow's filters, but not its order of rounding: samples differ by a level.
     fn resample(&self, picture: &Picture, plan: &Plan) -> Result<Picture, PreprocessError> {
         let filter = match self.filter {
-            Filter::Nearest => None,
-            Filter::Bilinear => Some(fir::FilterType::Bilinear),
-            Filter::Bicubic => Some(fir::FilterType::CatmullRom),
+            Filter::Bilinear => fir::FilterType::Bilinear,
+            Filter::Bicubic => fir::FilterType::CatmullRom,
         };
-        let algorithm = match filter {
-            None => fir::ResizeAlg::Nearest,
-            Some(filter) if self.antialias => fir::ResizeAlg::Convolution(filter),
-            Some(filter) => fir::ResizeAlg::Interpolation(filter),
-        };
+        let algorithm =
+            if self.antialias { fir::ResizeAlg::Convolution(filter) } else { fir::ResizeAlg::Interpolation(filter) };
         let Region { x, y, width, height } = plan.source;
         let options = fir::ResizeOptions::new().resize_alg(algorithm).use_alpha(false).crop(
             x as f64,
@@ -298,7 +297,7 @@ mod tests {
     #[test]
     fn a_flat_picture_stays_flat_under_every_filter() {
         let flat = Picture { width: 9, height: 13, rgb: vec![128; 9 * 13 * 3] };
-        for filter in [Filter::Nearest, Filter::Bilinear, Filter::Bicubic] {
+        for filter in [Filter::Bilinear, Filter::Bicubic] {
             for antialias in [false, true] {
                 let preprocess = Preprocess { filter, antialias, ..Preset::Rescaling.preprocess(5, 7) };
                 let output = apply(&preprocess, &flat);
