@@ -83,7 +83,7 @@ mod tests {
     fn ten_pictures_are_two_rows_of_five() {
         let pictures: Vec<_> = (0..10).map(|index| (plain(96, 96, [10 * index, 0, 200]), "Dark")).collect();
         let sheet = Picture::decode(&preview(&pictures).expect("a PNG")).expect("a picture");
-        assert_eq!((sheet.width, sheet.height), (1956, 900));
+        assert_eq!((sheet.width, sheet.height), (1956, 940));
         // The middle of the last tile shows the last picture.
         let (x, y) =
             (MARGIN + 4.0 * (TILE + BETWEEN) + TILE / 2.0, MARGIN + LABEL + TILE + LABEL + BETWEEN + TILE / 2.0);
