@@ -85,6 +85,17 @@ impl Shape {
     }
 }
 
+/// What is done to the sums before they are written.
+#[derive(Clone, Copy)]
+struct Epilogue<'a> {
+    bias: Option<&'a [f32]>,
+    activation: Activation,
+}
+
+impl Epilogue<'_> {
+    const NONE: Self = Self { bias: None, activation: Activation::Identity };
+}
+
 /// `output = activation(input ⊛ weight + bias)`, by the algorithm that [`algorithm`] chooses.
 ///
 /// # Panics
@@ -115,35 +126,33 @@ pub fn forward_with(
     output: &mut [f32],
 ) {
     let set = InstructionSet::current();
-    forward_on(set, algorithm, shape, input, weight, bias, activation, output);
+    forward_on(set, algorithm, shape, (input, weight), Epilogue { bias, activation }, output);
 }
 
 fn forward_on(
     set: InstructionSet,
     algorithm: Algorithm,
     shape: Shape,
-    input: &[f32],
-    weight: &[f32],
-    bias: Option<&[f32]>,
-    activation: Activation,
+    (input, weight): (&[f32], &[f32]),
+    epilogue: Epilogue,
     output: &mut [f32],
 ) {
     shape.check_input(input);
     shape.check_weight(weight);
-    shape.check_bias(bias);
+    shape.check_bias(epilogue.bias);
     shape.check_output(output);
     let Some(side) = algorithm.tile() else {
         if algorithm == Algorithm::Direct {
-            direct::forward(set, shape, input, weight, bias, activation, output);
+            direct::forward(set, shape, input, weight, epilogue, output);
         } else {
-            im2col::forward(shape, input, weight, bias, activation, output);
+            im2col::forward(shape, input, weight, epilogue, output);
         }
         return;
     };
     let length = winograd::evaluated_len(side, shape.in_channels, shape.out_channels);
     scratch::with(length, |evaluated| {
         winograd::evaluate_weights(set, side, shape, Orientation::Forward, weight, evaluated);
-        winograd::forward(set, side, shape, input, evaluated, bias, activation, output);
+        winograd::forward(set, side, shape, (input, evaluated), epilogue, output);
     });
 }
 
@@ -223,7 +232,8 @@ pub fn forward_transformed(
     let values = weights.values.as_slice();
     let set = InstructionSet::current();
     if let Some(side) = weights.algorithm.tile() {
-        winograd::forward(set, side, shape, input, values, bias, activation, output);
+        let epilogue = Epilogue { bias, activation };
+        winograd::forward(set, side, shape, (input, values), epilogue, output);
     } else {
         let weight = &values[..shape.weight_len()];
         forward_with(weights.algorithm, shape, input, weight, bias, activation, output);
@@ -270,15 +280,14 @@ fn backward_data_on(
     let Some(side) = algorithm.tile() else {
         scratch::with(weight.len(), |turned| {
             transpose_weights(shape, weight, turned);
-            let none = Activation::Identity;
-            forward_on(set, algorithm, transposed, grad_output, turned, None, none, grad_input);
+            forward_on(set, algorithm, transposed, (grad_output, turned), Epilogue::NONE, grad_input);
         });
         return;
     };
     let length = winograd::evaluated_len(side, shape.out_channels, shape.in_channels);
     scratch::with(length, |evaluated| {
         winograd::evaluate_weights(set, side, shape, Orientation::Backward, weight, evaluated);
-        winograd::forward(set, side, transposed, grad_output, evaluated, None, Activation::Identity, grad_input);
+        winograd::forward(set, side, transposed, (grad_output, evaluated), Epilogue::NONE, grad_input);
     });
 }
 

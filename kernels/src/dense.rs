@@ -1,7 +1,22 @@
 //! Fully connected layer: `output = activation(input · weightᵀ + bias)`.
 
+use rayon::prelude::*;
+
 use crate::Activation;
 use crate::matrix::{Layout, Update, product};
+use crate::scratch::Shared;
+use crate::simd::{InstructionSet, Operation, Simd};
+
+/// Up to here the time is that of reading the weights once, and every thread reads whole rows of
+/// them; beyond, arithmetic counts and goes through a blocked matrix product.
+const SMALL_BATCH: usize = 8;
+
+/// Rows of weights to a task.
+const ROWS: usize = 16;
+
+/// Features that are multiplied at a time, so that the inputs of a small batch stay in the
+/// second-level cache. A multiple of every vector.
+const FEATURES: usize = 4096;
 
 /// Sizes of one layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,6 +69,10 @@ pub fn forward(
     if output.is_empty() {
         return;
     }
+    if shape.batch <= SMALL_BATCH {
+        forward_small(InstructionSet::current(), shape, (input, weight), (bias, activation), output);
+        return;
+    }
     if shape.inputs == 0 {
         output.fill(0.0);
     } else {
@@ -69,6 +88,100 @@ pub fn forward(
             *value = activation.apply(*value + bias.map_or(0.0, |bias| bias[index]));
         }
     }
+}
+
+/// [`forward`] at the speed of reading the weights, for up to [`SMALL_BATCH`] rows.
+fn forward_small(
+    set: InstructionSet,
+    shape: Shape,
+    (input, weight): (&[f32], &[f32]),
+    (bias, activation): (Option<&[f32]>, Activation),
+    output: &mut [f32],
+) {
+    shape.check(input, weight, output);
+    let output = Shared::new(output);
+    (0..shape.outputs.div_ceil(ROWS)).into_par_iter().for_each(|chunk| {
+        let first = chunk * ROWS;
+        let rows = ROWS.min(shape.outputs - first);
+        let weight = &weight[first * shape.inputs..(first + rows) * shape.inputs];
+        let mut sums = [[0.0; SMALL_BATCH]; ROWS];
+        set.run(Products { shape, input, weight, sums: &mut sums[..rows] });
+        for (row, sums) in (first..).zip(&sums[..rows]) {
+            let bias = bias.map_or(0.0, |bias| bias[row]);
+            for (picture, sum) in sums[..shape.batch].iter().enumerate() {
+                // SAFETY: the position is in `[batch, outputs]`, and this task alone has the row.
+                unsafe { output.at(picture * shape.outputs + row).write(activation.apply(sum + bias)) };
+            }
+        }
+    });
+}
+
+/// Products of some rows of weights with all rows of the input.
+struct Products<'a> {
+    shape: Shape,
+    input: &'a [f32],
+    weight: &'a [f32],
+    sums: &'a mut [[f32; SMALL_BATCH]],
+}
+
+impl Operation for Products<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self { shape: Shape { batch, inputs, .. }, input, weight, sums } = self;
+        for start in (0..inputs).step_by(FEATURES) {
+            let count = FEATURES.min(inputs - start);
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let weight = &weight[row * inputs + start..][..count];
+                let input = &input[start..];
+                // The rows of weights stay in the first-level cache from one group to the next.
+                let mut picture = 0;
+                while picture < batch {
+                    let input = &input[picture * inputs..];
+                    let sums = &mut sums[picture..];
+                    picture += match batch - picture {
+                        1 => dot::<S, 1>(simd, weight, input, inputs, sums),
+                        2 | 3 => dot::<S, 2>(simd, weight, input, inputs, sums),
+                        _ => dot::<S, 4>(simd, weight, input, inputs, sums),
+                    };
+                }
+            }
+        }
+    }
+}
+
+/// Adds the product of a row of weights with each of `B` rows of the input, a stride apart, and
+/// returns `B`.
+#[inline(always)]
+fn dot<S: Simd, const B: usize>(simd: S, weight: &[f32], input: &[f32], stride: usize, sums: &mut [f32]) -> usize {
+    /// Vectors at a time, so that additions need not wait for each other.
+    const UNROLL: usize = 2;
+    let count = weight.len();
+    assert!(input.len() >= (B - 1) * stride + count);
+    let mut totals = [[simd.splat(0.0); B]; UNROLL];
+    let whole = count / (UNROLL * S::WIDTH) * (UNROLL * S::WIDTH);
+    for start in (0..whole).step_by(UNROLL * S::WIDTH) {
+        for (index, totals) in totals.iter_mut().enumerate() {
+            let position = start + index * S::WIDTH;
+            // SAFETY: the position and a vector from it lie before `whole`, which is at most the
+            // length of the weights and, after the assertion, that of each row of the input.
+            unsafe {
+                let factor = simd.load(weight.as_ptr().add(position));
+                for (row, total) in totals.iter_mut().enumerate() {
+                    let values = simd.load(input.as_ptr().add(row * stride + position));
+                    *total = simd.mul_add(factor, values, *total);
+                }
+            }
+        }
+    }
+    for (row, sum) in sums[..B].iter_mut().enumerate() {
+        *sum += simd.sum(simd.add(totals[0][row], totals[1][row]));
+        for position in whole..count {
+            *sum += weight[position] * input[row * stride + position];
+        }
+    }
+    B
 }
 
 /// Gradient with respect to the input, `[batch, inputs]`.
@@ -133,6 +246,29 @@ mod tests {
 
     fn near(actual: &[f32], expected: &[f64]) -> bool {
         actual.len() == expected.len() && actual.iter().zip(expected).all(|(&a, e)| (f64::from(a) - e).abs() < CLOSE)
+    }
+
+    /// Small batches on every instruction set, with more features than are multiplied at a time.
+    #[test]
+    fn long_rows_agree_on_every_instruction_set() {
+        let inputs = if cfg!(miri) { 37 } else { FEATURES + 37 };
+        let outputs = ROWS + 1;
+        let weight: Vec<f32> = values(outputs * inputs, 2).iter().map(|w| w / 64.0).collect();
+        let sets = InstructionSet::available().filter(|&set| cfg!(not(miri)) || set == InstructionSet::Portable);
+        for (set, batch) in sets.flat_map(|set| (1..=SMALL_BATCH).map(move |batch| (set, batch))) {
+            let shape = Shape { batch, inputs, outputs };
+            let input = values(batch * inputs, 1);
+            let mut output = vec![f32::NAN; batch * outputs];
+            let plain = (None, Activation::Identity);
+            forward_small(set, shape, (&input, &weight), plain, &mut output);
+            let expected: Vec<f64> = (0..batch * outputs)
+                .map(|index| {
+                    let (x, w) = (&input[index / outputs * inputs..], &weight[index % outputs * inputs..]);
+                    (0..inputs).map(|i| f64::from(x[i]) * f64::from(w[i])).sum()
+                })
+                .collect();
+            assert!(near(&output, &expected), "{shape:?} with {set:?}");
+        }
     }
 
     proptest! {

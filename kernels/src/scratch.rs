@@ -80,8 +80,9 @@ impl Shared {
         Self(floats.as_mut_ptr())
     }
 
-    pub fn pointer(self) -> *mut f32 {
-        self.0
+    /// The address of a float, which may lie anywhere: reaching it is what needs an argument.
+    pub fn at(self, offset: usize) -> *mut f32 {
+        self.0.wrapping_add(offset)
     }
 }
 

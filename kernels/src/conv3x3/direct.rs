@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::block::{Block, even_parts};
 use super::winograd::tiles::{Planes, gather_row};
-use super::{KERNEL, Shape, TAPS};
+use super::{Epilogue, KERNEL, Shape, TAPS};
 use crate::Activation;
 use crate::scratch::{self, Shared};
 use crate::simd::{InstructionSet, Operation, PANEL, Simd};
@@ -19,13 +19,12 @@ pub(super) fn forward(
     shape: Shape,
     input: &[f32],
     weight: &[f32],
-    bias: Option<&[f32]>,
-    activation: Activation,
+    epilogue: Epilogue,
     output: &mut [f32],
 ) {
     assert!(input.len() == shape.input_len() && output.len() == shape.output_len());
     assert!(weight.len() == shape.weight_len());
-    assert!(bias.is_none_or(|bias| bias.len() == shape.out_channels));
+    assert!(epilogue.bias.is_none_or(|bias| bias.len() == shape.out_channels));
     if output.is_empty() {
         return;
     }
@@ -40,7 +39,7 @@ pub(super) fn forward(
                 let (unrolled, sums) = floats.split_at_mut(PIXELS * depth);
                 let picture = row / shape.height;
                 let y = row % shape.height;
-                set.run(ForwardRow { shape, input, packed, bias, activation, output, picture, y, unrolled, sums });
+                set.run(ForwardRow { shape, input, packed, epilogue, output, picture, y, unrolled, sums });
             });
         });
     });
@@ -63,8 +62,7 @@ struct ForwardRow<'a> {
     shape: Shape,
     input: &'a [f32],
     packed: &'a [f32],
-    bias: Option<&'a [f32]>,
-    activation: Activation,
+    epilogue: Epilogue<'a>,
     output: Shared,
     picture: usize,
     y: usize,
@@ -140,14 +138,13 @@ impl ForwardRow<'_> {
         let Shape { out_channels, height, width, .. } = self.shape;
         for (row, channel) in channels.enumerate() {
             let sums = &self.sums[(panel * PANEL + row) * PANEL..][..PANEL];
-            let bias = self.bias.map_or(0.0, |bias| bias[channel]);
+            let bias = self.epilogue.bias.map_or(0.0, |bias| bias[channel]);
             let plane = self.picture * out_channels + channel;
-            // SAFETY: the row lies in the output, and `x` in the row.
-            let to = unsafe { self.output.pointer().add((plane * height + self.y) * width + x) };
+            let to = self.output.at((plane * height + self.y) * width + x);
             if x + PANEL > width {
                 for (lane, sum) in sums[..width - x].iter().enumerate() {
                     // SAFETY: the lanes before the row's end.
-                    unsafe { to.add(lane).write(self.activation.apply(sum + bias)) };
+                    unsafe { to.add(lane).write(self.epilogue.activation.apply(sum + bias)) };
                 }
                 continue;
             }
@@ -155,7 +152,7 @@ impl ForwardRow<'_> {
                 // SAFETY: a whole panel of columns remains in the row.
                 unsafe {
                     let sum = simd.add(simd.load(sums.as_ptr().add(lane)), simd.splat(bias));
-                    let active = match self.activation {
+                    let active = match self.epilogue.activation {
                         Activation::Identity => sum,
                         Activation::Relu => simd.max(sum, simd.splat(0.0)),
                     };

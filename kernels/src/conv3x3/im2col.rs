@@ -1,7 +1,7 @@
 //! Convolution as matrix products over unrolled neighbourhoods: right for every shape, and the
 //! choice for those that the faster algorithms do not fit.
 
-use super::{KERNEL, Shape, TAPS};
+use super::{Epilogue, KERNEL, Shape, TAPS};
 use crate::Activation;
 use crate::matrix::{Layout, Update, product};
 use crate::scratch;
@@ -13,8 +13,7 @@ pub(super) fn forward(
     shape: Shape,
     input: &[f32],
     weight: &[f32],
-    bias: Option<&[f32]>,
-    activation: Activation,
+    Epilogue { bias, activation }: Epilogue,
     output: &mut [f32],
 ) {
     let plane = shape.plane();

@@ -91,16 +91,15 @@ fn check(shape: Shape, algorithm: Algorithm, set: InstructionSet) {
     let case = format!("{shape:?} by {algorithm:?} with {set:?}");
 
     let mut output = vec![f32::NAN; shape.output_len()];
-    let none = Activation::Identity;
-    forward_on(set, algorithm, shape, &input, &weight, None, none, &mut output);
+    forward_on(set, algorithm, shape, (&input, &weight), Epilogue::NONE, &mut output);
     assert!(error(&output, &expected.output) < close, "forward of {case}");
 
     for (index, sum) in expected.output.iter_mut().enumerate() {
         let channel = index / shape.plane() % shape.out_channels;
         *sum = (*sum + f64::from(bias[channel])).max(0.0);
     }
-    let relu = Activation::Relu;
-    forward_on(set, algorithm, shape, &input, &weight, Some(&bias), relu, &mut output);
+    let epilogue = Epilogue { bias: Some(&bias), activation: Activation::Relu };
+    forward_on(set, algorithm, shape, (&input, &weight), epilogue, &mut output);
     assert!(error(&output, &expected.output) < close, "biased forward of {case}");
 
     let mut grad_input = vec![f32::NAN; shape.input_len()];

@@ -86,8 +86,11 @@ impl Simd for V3 {
 
     #[inline(always)]
     unsafe fn load_transposed(self, from: *const f32, stride: usize) -> [__m256; COLUMNS] {
-        // SAFETY: the caller promises eight readable floats in each of eight rows.
-        let rows = std::array::from_fn(|row| unsafe { self.load(from.add(row * stride)) });
+        let mut rows = [Simd::splat(self, 0.0); 8];
+        for (row, vector) in rows.iter_mut().enumerate() {
+            // SAFETY: the caller promises eight readable floats in each of eight rows.
+            *vector = unsafe { self.load(from.add(row * stride)) };
+        }
         transpose8(self, rows)
     }
 
@@ -104,19 +107,26 @@ impl Simd for V3 {
 #[inline(always)]
 fn transpose8(simd: V3, r: [__m256; 8]) -> [__m256; 8] {
     let avx = simd.avx;
-    let low = |i: usize| avx._mm256_unpacklo_ps(r[i], r[i + 1]);
-    let high = |i: usize| avx._mm256_unpackhi_ps(r[i], r[i + 1]);
-    // Columns {0, 1} and {2, 3} (and the same four further) of two rows each, then of four rows.
-    let (a, b, c, d) = (low(0), low(2), low(4), low(6));
-    let (e, f, g, h) = (high(0), high(2), high(4), high(6));
-    let even = |a, b| avx._mm256_shuffle_ps::<0b01_00_01_00>(a, b);
-    let odd = |a, b| avx._mm256_shuffle_ps::<0b11_10_11_10>(a, b);
-    let upper = [even(a, b), odd(a, b), even(e, f), odd(e, f)];
-    let lower = [even(c, d), odd(c, d), even(g, h), odd(g, h)];
-    std::array::from_fn(|column| {
-        let (a, b) = (upper[column % 4], lower[column % 4]);
-        if column < 4 { avx._mm256_permute2f128_ps::<0x20>(a, b) } else { avx._mm256_permute2f128_ps::<0x31>(a, b) }
-    })
+    let mut pairs = [r[0]; 8];
+    for i in 0..4 {
+        pairs[2 * i] = avx._mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+        pairs[2 * i + 1] = avx._mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+    }
+    // Columns 0 to 3, and in the same registers 4 to 7, of rows 0 to 3 and of rows 4 to 7.
+    let mut fours = [r[0]; 8];
+    for half in 0..2 {
+        for i in 0..2 {
+            let (a, b) = (pairs[4 * half + i], pairs[4 * half + 2 + i]);
+            fours[4 * half + 2 * i] = avx._mm256_shuffle_ps::<0b01_00_01_00>(a, b);
+            fours[4 * half + 2 * i + 1] = avx._mm256_shuffle_ps::<0b11_10_11_10>(a, b);
+        }
+    }
+    let mut columns = [r[0]; 8];
+    for i in 0..4 {
+        columns[i] = avx._mm256_permute2f128_ps::<0x20>(fours[i], fours[4 + i]);
+        columns[4 + i] = avx._mm256_permute2f128_ps::<0x31>(fours[i], fours[4 + i]);
+    }
+    columns
 }
 
 impl Simd for V4 {
@@ -184,14 +194,15 @@ impl Simd for V4 {
     #[inline(always)]
     unsafe fn load_transposed(self, from: *const f32, stride: usize) -> [__m512; COLUMNS] {
         let narrow: V3 = *self;
-        let rows = std::array::from_fn(|row| {
+        let mut rows = [Simd::splat(self, 0.0); 8];
+        for (row, vector) in rows.iter_mut().enumerate() {
             // The two halves of a vector are rows that the transposition keeps apart.
             // SAFETY: the caller promises eight readable floats in each of sixteen rows.
             let (upper, lower) =
                 unsafe { (narrow.load(from.add(row * stride)), narrow.load(from.add((row + 8) * stride))) };
             let wide = self.avx512f._mm512_castps256_ps512(upper);
-            self.avx512dq._mm512_insertf32x8::<1>(wide, lower)
-        });
+            *vector = self.avx512dq._mm512_insertf32x8::<1>(wide, lower);
+        }
         transpose8_halves(self, rows)
     }
 
@@ -214,20 +225,27 @@ impl Simd for V4 {
 #[inline(always)]
 fn transpose8_halves(simd: V4, r: [__m512; 8]) -> [__m512; 8] {
     let avx = simd.avx512f;
-    let low = |i: usize| avx._mm512_unpacklo_ps(r[i], r[i + 1]);
-    let high = |i: usize| avx._mm512_unpackhi_ps(r[i], r[i + 1]);
-    let (a, b, c, d) = (low(0), low(2), low(4), low(6));
-    let (e, f, g, h) = (high(0), high(2), high(4), high(6));
-    let even = |a, b| avx._mm512_shuffle_ps::<0b01_00_01_00>(a, b);
-    let odd = |a, b| avx._mm512_shuffle_ps::<0b11_10_11_10>(a, b);
-    let upper = [even(a, b), odd(a, b), even(e, f), odd(e, f)];
-    let lower = [even(c, d), odd(c, d), even(g, h), odd(g, h)];
-    // Quarters 0, 4, 2, 6 and 1, 5, 3, 7 of the pair (a, b) numbered 0..4 and 4..8.
+    let mut pairs = [r[0]; 8];
+    for i in 0..4 {
+        pairs[2 * i] = avx._mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+        pairs[2 * i + 1] = avx._mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+    }
+    // Columns 0 to 3, and in the same registers 4 to 7, of rows 0 to 3 and of rows 4 to 7.
+    let mut fours = [r[0]; 8];
+    for half in 0..2 {
+        for i in 0..2 {
+            let (a, b) = (pairs[4 * half + i], pairs[4 * half + 2 + i]);
+            fours[4 * half + 2 * i] = avx._mm512_shuffle_ps::<0b01_00_01_00>(a, b);
+            fours[4 * half + 2 * i + 1] = avx._mm512_shuffle_ps::<0b11_10_11_10>(a, b);
+        }
+    }
+    // Quarters 0, 4, 2, 6 and 1, 5, 3, 7 of a pair of registers that are numbered 0 to 7.
     let near = avx._mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27);
     let far = avx._mm512_setr_epi32(4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
-    std::array::from_fn(|column| {
-        let (a, b) = (upper[column % 4], lower[column % 4]);
-        let quarters = if column < 4 { near } else { far };
-        avx._mm512_permutex2var_ps(a, quarters, b)
-    })
+    let mut columns = [r[0]; 8];
+    for i in 0..4 {
+        columns[i] = avx._mm512_permutex2var_ps(fours[i], near, fours[4 + i]);
+        columns[4 + i] = avx._mm512_permutex2var_ps(fours[i], far, fours[4 + i]);
+    }
+    columns
 }

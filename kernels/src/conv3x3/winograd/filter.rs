@@ -132,28 +132,25 @@ impl<const N: usize> Pass<'_, N> {
                     let (panel, start) = (index / groups, index % groups * group);
                     let part = block.start + start..block.end.min(block.start + start + group);
                     scratch::with(strip_len::<N>(), |strip| {
-                        // SAFETY: both buffers have a line for each panel and tile of each point.
-                        unsafe {
-                            if panel < in_panels {
-                                set.run(DataPanel::<N> {
-                                    source: self.input,
-                                    tiles: part,
-                                    panel,
-                                    strip,
-                                    to: data.pointer().add((panel * tiles + start) * PANEL),
-                                    stride: data_stride,
-                                });
-                            } else {
-                                let panel = panel - in_panels;
-                                set.run(GradientPanel::<N, M> {
-                                    source: self.grad_output,
-                                    tiles: part,
-                                    panel,
-                                    strip,
-                                    to: gradients.pointer().add((panel * tiles + start) * PANEL),
-                                    stride: gradient_stride,
-                                });
-                            }
+                        if panel < in_panels {
+                            set.run(DataPanel::<N> {
+                                source: self.input,
+                                tiles: part,
+                                panel,
+                                strip,
+                                to: data.at((panel * tiles + start) * PANEL),
+                                stride: data_stride,
+                            });
+                        } else {
+                            let panel = panel - in_panels;
+                            set.run(GradientPanel::<N, M> {
+                                source: self.grad_output,
+                                tiles: part,
+                                panel,
+                                strip,
+                                to: gradients.at((panel * tiles + start) * PANEL),
+                                stride: gradient_stride,
+                            });
                         }
                     });
                 });
@@ -164,10 +161,9 @@ impl<const N: usize> Pass<'_, N> {
                         pass: self,
                         out_panels: first..out_panels.min(first + CHUNK),
                         tiles,
-                        // SAFETY: every buffer has its stride for each of the points.
-                        data: unsafe { data.pointer().add(point * data_stride) },
-                        gradients: unsafe { gradients.pointer().add(point * gradient_stride) },
-                        sums: unsafe { sums.pointer().add(point * self.sums_at_point()) },
+                        data: data.at(point * data_stride),
+                        gradients: gradients.at(point * gradient_stride),
+                        sums: sums.at(point * self.sums_at_point()),
                         accumulate: block.start > 0,
                     });
                 });

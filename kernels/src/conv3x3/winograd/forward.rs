@@ -8,8 +8,8 @@ use super::evaluate::{self, DataPanel, Tensor, point_stride};
 use super::tiles::{Grid, PITCH, Planes, Window, longest, scatter, strip_len};
 use super::transform;
 use crate::Activation;
-use crate::conv3x3::Shape;
 use crate::conv3x3::block::{Block, even_parts};
+use crate::conv3x3::{Epilogue, Shape};
 use crate::scratch::{self, Shared};
 use crate::simd::{InstructionSet, Operation, PANEL, Simd};
 
@@ -33,8 +33,7 @@ struct Pass<'a, const N: usize> {
     grid: Grid,
     input: Tensor<'a>,
     evaluated: &'a [f32],
-    bias: Option<&'a [f32]>,
-    activation: Activation,
+    epilogue: Epilogue<'a>,
     output: Shared,
 }
 
@@ -43,14 +42,12 @@ pub(crate) fn forward(
     set: InstructionSet,
     side: usize,
     shape: Shape,
-    input: &[f32],
-    evaluated: &[f32],
-    bias: Option<&[f32]>,
-    activation: Activation,
+    (input, evaluated): (&[f32], &[f32]),
+    epilogue: Epilogue,
     output: &mut [f32],
 ) {
     assert!(input.len() == shape.input_len() && output.len() == shape.output_len());
-    assert!(bias.is_none_or(|bias| bias.len() == shape.out_channels));
+    assert!(epilogue.bias.is_none_or(|bias| bias.len() == shape.out_channels));
     let length = super::evaluated_len(side, shape.in_channels, shape.out_channels);
     assert!(evaluated.len() >= length);
     if output.is_empty() {
@@ -61,7 +58,7 @@ pub(crate) fn forward(
     let output = Shared::new(output);
     macro_rules! pass {
         ($n:literal, $m:literal) => {
-            Pass::<$n> { shape, grid, input, evaluated, bias, activation, output }.run::<$m>(set)
+            Pass::<$n> { shape, grid, input, evaluated, epilogue, output }.run::<$m>(set)
         };
     }
     match side {
@@ -147,6 +144,8 @@ impl<const N: usize> Pass<'_, N> {
         let product_stride = point_stride(out_panels, tiles.len());
         let group = longest::<N>() * 2;
         let groups = tiles.len().div_ceil(group);
+        // The data and the products have a line for each panel and tile of each point, and every
+        // task has its own.
         let part = |index: usize| {
             let start = index % groups * group;
             (index / groups, start, tiles.start + start..tiles.end.min(tiles.start + start + group))
@@ -159,8 +158,7 @@ impl<const N: usize> Pass<'_, N> {
                     tiles: part,
                     panel,
                     strip,
-                    // SAFETY: the data have a line for each panel and tile of each point.
-                    to: unsafe { data.pointer().add((panel * tiles.len() + start) * PANEL) },
+                    to: data.at((panel * tiles.len() + start) * PANEL),
                     stride: data_stride,
                 });
             });
@@ -174,13 +172,8 @@ impl<const N: usize> Pass<'_, N> {
                 point,
                 out_panels: first..out_panels.min(first + OUT_PANELS),
                 tiles: tiles.len(),
-                // SAFETY: both buffers have a stride for each point, and the products have
-                // `tiles` lines for each panel.
-                data: unsafe { data.pointer().add(point * data_stride) },
-                products: unsafe {
-                    let products = products.pointer().add(point * product_stride);
-                    products.add(first * tiles.len() * PANEL)
-                },
+                data: data.at(point * data_stride),
+                products: products.at(point * product_stride + first * tiles.len() * PANEL),
             });
         });
         (0..out_panels * groups).into_par_iter().for_each(|index| {
@@ -191,8 +184,7 @@ impl<const N: usize> Pass<'_, N> {
                     tiles: part,
                     panel,
                     strip,
-                    // SAFETY: the products have a line for each panel and tile of each point.
-                    from: unsafe { products.pointer().add((panel * tiles.len() + start) * PANEL) },
+                    from: products.at((panel * tiles.len() + start) * PANEL),
                     stride: product_stride,
                 });
             });
@@ -274,7 +266,7 @@ impl<const N: usize> Pass<'_, N> {
         let channel = panel * PANEL;
         let channels = (out_channels - channel).min(PANEL);
         let mut bias = [0.0; PANEL];
-        if let Some(all) = self.bias {
+        if let Some(all) = self.epilogue.bias {
             bias[..channels].copy_from_slice(&all[channel..channel + channels]);
         }
         for segment in self.grid.segments(tiles, longest::<N>()) {
@@ -304,7 +296,7 @@ impl<const N: usize> Pass<'_, N> {
                     let bias = simd.load(bias.as_ptr().add(offset % PANEL));
                     for (row, value) in column.iter().enumerate() {
                         let sum = simd.add(*value, bias);
-                        let active = match self.activation {
+                        let active = match self.epilogue.activation {
                             Activation::Identity => sum,
                             Activation::Relu => simd.max(sum, simd.splat(0.0)),
                         };
@@ -312,7 +304,7 @@ impl<const N: usize> Pass<'_, N> {
                     }
                 }
                 let planes = Planes {
-                    start: self.output.pointer().add((segment.picture * out_channels + channel) * height * width),
+                    start: self.output.at((segment.picture * out_channels + channel) * height * width),
                     channels,
                     height,
                     width,

@@ -97,14 +97,14 @@ pub(super) fn output<S: Simd, const N: usize, const M: usize>(simd: S, m: [S::Ve
         differences[i] = simd.sub(m[2 * i + 1], m[2 * i + 2]);
     }
     let mut out = [m[0]; M];
-    for power in 0..M {
+    for (power, value) in out.iter_mut().enumerate() {
         let terms = if power % 2 == 0 { &sums } else { &differences };
         let start = match power {
             0 => Some(m[0]),
             _ if power == M - 1 => Some(m[N - 1]),
             _ => None,
         };
-        out[power] = weighted(simd, terms, p, power, start);
+        *value = weighted(simd, terms, p, power, start);
     }
     out
 }

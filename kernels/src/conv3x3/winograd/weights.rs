@@ -64,9 +64,9 @@ fn evaluate_for<const N: usize>(
             lane: item / depth_panels * PANEL,
             depth: item % depth_panels * PANEL,
             point_stride: lane_panels * padded_depth * PANEL,
-            // SAFETY: every item writes its own lines of each point, and there are `lane_panels *
-            // padded_depth` lines of `PANEL` floats for each of the N² points.
-            to: unsafe { to.pointer().add((item / depth_panels * depth_panels + item % depth_panels) * PANEL * PANEL) },
+            // Every item has its own lines of each point, of which there are `lane_panels *
+            // padded_depth`.
+            to: to.at(item * PANEL * PANEL),
         });
     });
 }
@@ -98,8 +98,8 @@ impl<const N: usize> PanelOfWeights<'_, N> {
                 continue;
             }
             let kernel = &self.weight[(out_channel * in_channels + in_channel) * TAPS..][..TAPS];
-            for tap in 0..TAPS {
-                taps[tap][index] = match self.orientation {
+            for (tap, lanes) in taps.iter_mut().enumerate() {
+                lanes[index] = match self.orientation {
                     Orientation::Forward => kernel[tap],
                     Orientation::Backward => kernel[TAPS - 1 - tap],
                 };
@@ -118,16 +118,18 @@ impl<const N: usize> Operation for PanelOfWeights<'_, N> {
         for index in 0..PANEL {
             let taps = self.taps(self.depth + index);
             for lane in (0..PANEL).step_by(S::WIDTH) {
-                // SAFETY: a tap has `PANEL` lanes, which the width divides.
-                let g: [[S::Vector; KERNEL]; KERNEL] = std::array::from_fn(|y| {
-                    std::array::from_fn(|x| unsafe { simd.load(taps[y * KERNEL + x].as_ptr().add(lane)) })
-                });
                 let mut rows = [[simd.splat(0.0); N]; KERNEL];
-                for (row, g) in rows.iter_mut().zip(g) {
+                for (y, row) in rows.iter_mut().enumerate() {
+                    let mut g = [simd.splat(0.0); KERNEL];
+                    for (x, g) in g.iter_mut().enumerate() {
+                        // SAFETY: a tap has `PANEL` lanes, which the width divides.
+                        *g = unsafe { simd.load(taps[y * KERNEL + x].as_ptr().add(lane)) };
+                    }
                     *row = transform::filter(simd, &matrix, g);
                 }
-                for x in 0..N {
-                    let column = std::array::from_fn(|y| rows[y][x]);
+                let [upper, middle, lower] = rows;
+                for (x, ((upper, middle), lower)) in upper.into_iter().zip(middle).zip(lower).enumerate() {
+                    let column = [upper, middle, lower];
                     for (y, value) in transform::filter(simd, &matrix, column).iter().enumerate() {
                         // SAFETY: `to` has a line of every point for each of `PANEL` channels.
                         unsafe {
