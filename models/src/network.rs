@@ -3,6 +3,8 @@ mod error;
 mod initial;
 mod layer;
 mod pullback;
+#[cfg(test)]
+mod tests;
 mod weights_file;
 
 use std::{

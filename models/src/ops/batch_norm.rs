@@ -206,7 +206,9 @@ impl PerChannel {
         planes.map(input, &mut output, |channel, input, output| {
             let (factor, offset) = (self.factors[channel], self.offsets[channel]);
             for (output, input) in output.iter_mut().zip(input) {
-                *output = (input * factor + offset).max(floor);
+                let value = input * factor + offset;
+                // Not `max`, which would turn a NaN into the floor and so hide it.
+                *output = if value < floor { floor } else { value };
             }
         });
         output

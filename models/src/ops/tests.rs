@@ -188,7 +188,8 @@ fn mean_of_a_map() {
 #[test]
 fn pullback_of_the_mean_is_its_gradient() {
     let input = quarters((2, 3, 5, 3), 1);
-    let (output, gradients) = output_and_gradients(&[input.clone()], &|t| global_average_pool(&t[0])).expect("a map");
+    let (output, gradients) =
+        output_and_gradients(std::slice::from_ref(&input), &|t| global_average_pool(&t[0])).expect("a map");
     let gradient = quarters(output.shape(), 99);
     let pulled = super::pooling::input_gradient(input.shape(), &gradient).expect("the same shapes");
     assert_eq!(values(&pulled), values(&gradients[0]));

@@ -1,0 +1,101 @@
+//! What PyTorch computes for the same numbers: `pytorch.py` makes `pytorch.json`.
+
+use super::*;
+
+/// f32 here, double precision there.
+const CLOSE: f64 = 2e-5;
+
+#[derive(serde::Deserialize)]
+struct Expected {
+    plain: Case,
+    batch_norm: Case,
+}
+
+#[derive(serde::Deserialize)]
+struct Case {
+    logits: Vec<f64>,
+    loss: f64,
+    gradients: BTreeMap<String, Vec<f64>>,
+    running: BTreeMap<String, Vec<f64>>,
+    #[serde(default)]
+    after_three_steps: BTreeMap<String, Vec<f64>>,
+}
+
+fn expected() -> Expected {
+    serde_json::from_str(include_str!("pytorch.json")).expect("what pytorch.py wrote")
+}
+
+/// The weights that `pytorch.py` draws: each tensor a wave, salted with its place.
+fn network_of_waves(architecture: &Architecture) -> Network {
+    let names: Vec<String> = network(architecture).variables().into_iter().map(|(name, _)| name).collect();
+    let mut tensors = network(architecture).tensors();
+    for (salt, name) in names.iter().enumerate() {
+        let shape = tensors[name].dims().to_vec();
+        let fan_in: usize = shape[1..].iter().product();
+        let (scale, offset) = match shape.len() {
+            1 if name.ends_with("_bn.weight") => (0.1, 1.0),
+            1 => (0.1, 0.0),
+            _ => ((3.0 / fan_in as f64).sqrt(), 0.0),
+        };
+        tensors.insert(name.clone(), wave(&shape, salt as f64, scale, offset));
+    }
+    Network::from_tensors(architecture, tensors, &Device::Cpu).expect("the same names")
+}
+
+fn assert_near(found: &Tensor, expected: &[f64], what: &str) {
+    let found = values(found);
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (index, (&found, expected)) in found.iter().zip(expected).enumerate() {
+        assert!((f64::from(found) - expected).abs() < CLOSE, "{what} [{index}]: {found}, expected {expected}");
+    }
+}
+
+fn check(architecture: &Architecture, expected: &Case) {
+    let network = network_of_waves(architecture);
+    let (logits, pullbacks) =
+        network.forward_with_pullbacks(&pictures(), &mut dropout_generator(1, 0)).expect("logits");
+    assert_near(&logits, &expected.logits, "logits");
+    let (loss, gradient) = ops::cross_entropy::with_gradient(&logits, &labels()).expect("a loss");
+    assert!((f64::from(loss) - expected.loss).abs() < CLOSE, "loss {loss}, expected {}", expected.loss);
+    let names: Vec<_> = network.variables().into_iter().map(|(name, variable)| (variable.id(), name)).collect();
+    let mut seen = BTreeSet::new();
+    let mut compare = |variable: &Var, gradient: Tensor| {
+        let (_, name) = names.iter().find(|(id, _)| *id == variable.id()).expect("a variable of the network");
+        assert_near(&gradient, &expected.gradients[name], name);
+        seen.insert(name.clone());
+        Ok(())
+    };
+    pullbacks.run(gradient, &mut compare).expect("gradients");
+    assert_eq!(seen, expected.gradients.keys().cloned().collect());
+    let tensors = network.tensors();
+    for (name, expected) in &expected.running {
+        assert_near(&tensors[name], expected, name);
+    }
+}
+
+#[test]
+fn logits_loss_and_gradients() {
+    check(&tiny(), &expected().plain);
+}
+
+#[test]
+fn logits_loss_gradients_and_running_moments_with_batch_normalisation() {
+    let expected = expected().batch_norm;
+    assert_eq!(expected.running.len(), 6);
+    check(&Architecture { dropout: 0.0, ..rich() }, &expected);
+}
+
+#[test]
+fn weights_after_three_steps_of_adam() {
+    let network = network_of_waves(&tiny());
+    let settings = AdamSettings { epsilon: 1e-12, ..AdamSettings::default() };
+    let mut adam = Adam::new(network.variables(), settings).expect("room for two means");
+    for _ in 0..3 {
+        step(&network, &mut adam, 1e-2);
+    }
+    let expected = expected().plain.after_three_steps;
+    assert_eq!(expected.len(), network.variables().len());
+    for (name, variable) in network.variables() {
+        assert_near(&variable, &expected[&name], &name);
+    }
+}
