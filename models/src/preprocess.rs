@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::Picture;
 
+/// The most pixels of a picture whose shorter side was resized: 67 million, 201 MB.
+const MAX_RESIZED_PIXELS: usize = 1 << 26;
+
 /// From a decoded picture to the numbers that the network sees, as data.
 ///
 /// [`apply`](Self::apply) is the only function that executes it: in training, calibration, evaluation
@@ -129,6 +132,21 @@ pub enum PreprocessError {
         /// What is asked for.
         what: &'static str,
     },
+    /// The picture is so long that its shorter side cannot be resized to what the preprocessing wants.
+    #[error(
+        "the picture is {width}×{height}; with its shorter side resized to {shorter} it has more than {limit} pixels; \
+         crop it, or use a preprocessing that stretches"
+    )]
+    TooLong {
+        /// Columns.
+        width: usize,
+        /// Rows.
+        height: usize,
+        /// What the shorter side would become.
+        shorter: usize,
+        /// The most pixels that a resized picture may have.
+        limit: usize,
+    },
     /// The resizing library refuses.
     #[error("cannot resize the picture")]
     Resize(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -200,7 +218,11 @@ impl Preprocess {
             }
             Fit::ShorterSide(shorter) => {
                 let side = width.min(height);
-                let resized = (width * shorter / side, height * shorter / side);
+                let scaled = |length: usize| length.checked_mul(shorter).map(|product| product / side);
+                let resized = scaled(width).zip(scaled(height)).unwrap_or((usize::MAX, usize::MAX));
+                if resized.0.saturating_mul(resized.1) > MAX_RESIZED_PIXELS {
+                    return Err(PreprocessError::TooLong { width, height, shorter, limit: MAX_RESIZED_PIXELS });
+                }
                 if resized.0 < self.width || resized.1 < self.height {
                     return Err(PreprocessError::Impossible { what: "an output larger than the resized picture" });
                 }
@@ -304,6 +326,17 @@ mod tests {
                 assert!(output.iter().all(|&value| value == 128.0 * (1.0 / 255.0)), "{filter:?} {antialias}");
             }
         }
+    }
+
+    #[test]
+    fn a_picture_too_long_for_its_shorter_side_is_an_error() {
+        let long = Picture { width: 3 * 100_000, height: 1, rgb: vec![0; 9 * 100_000] };
+        let torchvision = Preset::Torchvision.preprocess(224, 224);
+        let error = torchvision.apply(&long, &mut vec![0.0; torchvision.output_len()]);
+        assert!(matches!(error, Err(PreprocessError::TooLong { shorter: 256, .. })));
+        let damaged = Preprocess { fit: Fit::ShorterSide(usize::MAX), ..torchvision };
+        let error = damaged.apply(&picture(5, 4), &mut vec![0.0; damaged.output_len()]);
+        assert!(matches!(error, Err(PreprocessError::TooLong { .. })));
     }
 
     #[test]
