@@ -68,30 +68,26 @@ impl CustomOp3 for Conv3x3 {
         &self,
         input: &Tensor,
         weight: &Tensor,
-        bias: &Tensor,
+        _bias: &Tensor,
         output: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let gradient = before_activation(output, gradient, self.activation)?;
-        let (weight_gradient, bias_gradient) = filter_gradients(input, weight, bias, &gradient)?;
+        let (weight_gradient, bias_gradient) = filter_gradients(input, weight, &gradient)?;
         let input_gradient = input.track_op().then(|| input_gradient(input, weight, &gradient)).transpose()?;
         Ok((input_gradient, Some(weight_gradient), Some(bias_gradient)))
     }
 }
 
 /// The gradients of weight and bias, from the one in front of the activation.
-pub(crate) fn filter_gradients(
-    input: &Tensor,
-    weight: &Tensor,
-    bias: &Tensor,
-    gradient: &Tensor,
-) -> Result<(Tensor, Tensor)> {
-    let shape = shape(input.layout(), weight.layout(), Some(bias.layout()))?;
+pub(crate) fn filter_gradients(input: &Tensor, weight: &Tensor, gradient: &Tensor) -> Result<(Tensor, Tensor)> {
+    let shape = shape(input.layout(), weight.layout(), None)?;
     let (input, gradient) = (input.storage_and_layout(), gradient.storage_and_layout());
     let mut weight_gradient = vec![0.0; shape.weight_len()];
     let mut bias_gradient = vec![0.0; shape.out_channels];
     kernel::backward_filter(shape, values(&input)?, values(&gradient)?, &mut weight_gradient, Some(&mut bias_gradient));
-    Ok((tensor(weight_gradient, weight)?, tensor(bias_gradient, bias)?))
+    let bias_gradient = Tensor::new(bias_gradient, weight.device())?;
+    Ok((tensor(weight_gradient, weight)?, bias_gradient))
 }
 
 /// The gradient of the input, from the one in front of the activation.
