@@ -3,13 +3,14 @@
 //! `cargo run --release -p kernels --example profile -- --size 224 --batch 1 --threads 2`
 //! prints milliseconds, GFLOP/s in direct terms and the algorithm chosen. `--set avx2` uses the
 //! instructions of another processor, `--algorithm winograd4` forces an algorithm, `--all` tries
-//! each, and `--pass forward` and `--layer block3` time a part only.
+//! each, `--others` times what is bound by memory, and `--pass forward` and `--layer block3` time a part only.
 #![expect(clippy::print_stdout, reason = "printing a table is what the program is for")]
 
 use std::time::Instant;
 
+use kernels::adam::{self, AdamStep};
 use kernels::conv3x3::{self, Algorithm, Pass, Shape, TransformedWeights};
-use kernels::{Activation, InstructionSet};
+use kernels::{Activation, InstructionSet, dense, pool2x2, relu, resize};
 
 /// Channels in and out, and how often the layer's input has been halved.
 const LAYERS: [(&str, usize, usize, u32); 13] = [
@@ -35,6 +36,7 @@ struct Options {
     algorithms: Vec<Algorithm>,
     passes: Vec<Pass>,
     layer: String,
+    others: bool,
 }
 
 fn main() {
@@ -46,6 +48,10 @@ fn main() {
         rayon::current_num_threads(),
         InstructionSet::current(),
     );
+    if options.others {
+        others(&options);
+        return;
+    }
     for &pass in &options.passes {
         println!("\n{pass:?}");
         let mut total = (0.0, 0.0);
@@ -76,7 +82,76 @@ fn main() {
     }
 }
 
+/// Times the loops that are bound by memory, at the sizes of VGG-16.
+fn others(options: &Options) {
+    let report = |name: &str, bytes: usize, run: &mut dyn FnMut()| {
+        let seconds = shortest(options.repeats, run);
+        println!("{name:<34} {:>9.3} ms {:>6.1} GB/s", seconds * 1e3, bytes as f64 / seconds / 1e9);
+    };
+    let Options { size, batch, .. } = *options;
+    let count = 64 * batch * size * size;
+    let values = noise(count);
+    let mut copy = values.clone();
+    report("copy", count * 8, &mut || copy.copy_from_slice(&values));
+    report("relu::forward_in_place", count * 8, &mut || relu::forward_in_place(&mut copy));
+    report("relu::backward", count * 12, &mut || relu::backward(&values, &mut copy));
+    let shape = pool2x2::Shape { planes: 64 * batch, height: size, width: size };
+    let mut pooled = vec![0.0; shape.output_len()];
+    let mut indices = vec![0; shape.output_len()];
+    let bytes = count * 5 + count / 4;
+    report("pool2x2::forward", bytes, &mut || {
+        pool2x2::forward(shape, &values, &mut pooled, Some(&mut indices));
+    });
+    report("pool2x2::backward", bytes, &mut || pool2x2::backward(shape, &indices, &pooled, &mut copy));
+
+    let shape = dense::Shape { batch, inputs: 512 * (size / 32) * (size / 32), outputs: 4096 };
+    let (input, weight) = (noise(batch * shape.inputs), noise(shape.inputs * shape.outputs));
+    let mut output = noise(batch * shape.outputs);
+    let bytes = weight.len() * 4;
+    report("dense::forward of fc1", bytes, &mut || {
+        dense::forward(shape, &input, &weight, None, Activation::Relu, &mut output);
+    });
+    let mut grad_input = input.clone();
+    report("dense::backward_data of fc1", bytes, &mut || {
+        dense::backward_data(shape, &output, &weight, &mut grad_input);
+    });
+    let mut grad_weight = weight.clone();
+    report("dense::backward_filter of fc1", bytes, &mut || {
+        dense::backward_filter(shape, &input, &output, &mut grad_weight, None);
+    });
+    let (mut first, mut second) = (vec![0.0; weight.len()], vec![0.0; weight.len()]);
+    report("adam::step of fc1 (102.8 million)", weight.len() * 28, &mut || {
+        adam::step(AdamStep::default(), &mut grad_weight, &weight, &mut first, &mut second);
+    });
+
+    let pixels = vec![127; 640 * 480 * 3];
+    let source = resize::Source { pixels: &pixels, width: 640, height: 480, channels: 3 };
+    let planes = resize::Planes {
+        width: size,
+        height: size,
+        multiplier: [1.0 / 255.0; 3],
+        offset: [0.0; 3],
+        reverse_channels: false,
+    };
+    let mut resized = vec![0.0; 3 * size * size];
+    let bytes = pixels.len() + resized.len() * 4;
+    report("resize::bilinear, one thread", bytes, &mut || {
+        resize::bilinear(source, None, planes, &mut resized);
+    });
+}
+
 /// The shortest of some runs, in seconds.
+fn shortest(repeats: usize, run: &mut dyn FnMut()) -> f64 {
+    let mut best = f64::INFINITY;
+    for _ in 0..=repeats {
+        let start = Instant::now();
+        run();
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    best
+}
+
+/// Times one pass of one layer, in seconds.
 fn time(shape: Shape, pass: Pass, algorithm: Algorithm, repeats: usize) -> f64 {
     let input = noise(shape.input_len());
     let weight = noise(shape.weight_len());
@@ -89,23 +164,17 @@ fn time(shape: Shape, pass: Pass, algorithm: Algorithm, repeats: usize) -> f64 {
     };
     let mut grad_bias = vec![0.0; shape.out_channels];
     let transformed = TransformedWeights::with_algorithm(algorithm, shape, &weight);
-    let mut best = f64::INFINITY;
-    for _ in 0..=repeats {
-        let start = Instant::now();
-        match pass {
-            Pass::Forward => {
-                conv3x3::forward_transformed(shape, &input, &transformed, Some(&bias), Activation::Relu, &mut output)
-            }
-            Pass::BackwardData => {
-                conv3x3::backward_data_with(algorithm, shape, &output, &weight, &mut result);
-            }
-            Pass::BackwardFilter => {
-                conv3x3::backward_filter_with(algorithm, shape, &input, &output, &mut result, Some(&mut grad_bias))
-            }
+    shortest(repeats, &mut || match pass {
+        Pass::Forward => {
+            conv3x3::forward_transformed(shape, &input, &transformed, Some(&bias), Activation::Relu, &mut output)
         }
-        best = best.min(start.elapsed().as_secs_f64());
-    }
-    best
+        Pass::BackwardData => {
+            conv3x3::backward_data_with(algorithm, shape, &output, &weight, &mut result);
+        }
+        Pass::BackwardFilter => {
+            conv3x3::backward_filter_with(algorithm, shape, &input, &output, &mut result, Some(&mut grad_bias))
+        }
+    })
 }
 
 fn noise(length: usize) -> Vec<f32> {
@@ -126,11 +195,16 @@ fn options() -> Options {
         algorithms: vec![],
         passes: vec![Pass::Forward, Pass::BackwardData, Pass::BackwardFilter],
         layer: String::new(),
+        others: false,
     };
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
         if name == "--all" {
             options.algorithms = Algorithm::ALL.to_vec();
+            continue;
+        }
+        if name == "--others" {
+            options.others = true;
             continue;
         }
         let value = arguments.next().unwrap_or_default();

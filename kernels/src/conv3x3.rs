@@ -2,6 +2,32 @@
 //!
 //! Layouts: activations `[batch, channels, height, width]`, weights
 //! `[out_channels, in_channels, 3, 3]`, bias `[out_channels]`, all contiguous `f32`.
+//!
+//! # Algorithms
+//! [`algorithm`] chooses by a cost model; the functions ending in `_with` take another. Winograd's
+//! minimal filtering F(m×m, 3×3) (Lavin & Gray 2015, arXiv:1509.09308) needs (m + 2)² / 9 m² of the
+//! multiplications: 0.44 for m = 2, 0.25 for m = 4, 0.20 for m = 6. Transforms and products are
+//! done block by block, so the transformed data stay in a cache, and working memory is bounded: 32
+//! MiB of tiles, and the transformed weights or the transformed sums of their gradient.
+//!
+//! # Accuracy
+//! Root mean square error against double precision, relative to the root mean square of the result,
+//! for 64 channels of rectified noise at 24×24; a test keeps the bounds.
+//!
+//! | algorithm | forward | data gradient | filter gradient | bound |
+//! |---|---|---|---|---|
+//! | [`Algorithm::Im2col`] | 2.0e-7 | 3.0e-7 | 2.2e-7 | 5e-7 |
+//! | [`Algorithm::Direct`] | 2.9e-7 | 4.2e-7 | 3.0e-7 | 5e-7 |
+//! | [`Algorithm::Winograd2`] | 2.1e-7 | 2.6e-7 | 3.3e-7 | 5e-7 |
+//! | [`Algorithm::Winograd4`] | 6.1e-7 | 8.2e-7 | 7.0e-7 | 2e-6 |
+//! | [`Algorithm::Winograd6`] | 2.5e-6 | 3.4e-6 | 2.2e-6 | 8e-6 |
+//!
+//! So gradients are within 8e-6, and those of the weights, which never use F(6×6) unless asked to,
+//! within 2e-6: a hundredth of what TF32 or bfloat16 training lives with.
+//!
+//! # Determinism
+//! The forward pass and the data gradient are the same bit by bit for any number of threads, and
+//! the filter gradient for the same number, on one instruction set.
 
 use crate::simd::InstructionSet;
 use crate::{Activation, scratch};

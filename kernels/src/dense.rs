@@ -15,8 +15,8 @@ const SMALL_BATCH: usize = 8;
 const ROWS: usize = 16;
 
 /// Features that are multiplied at a time, so that the inputs of a small batch stay in the
-/// second-level cache. A multiple of every vector.
-const FEATURES: usize = 4096;
+/// first-level cache. A multiple of every vector.
+const FEATURES: usize = 1024;
 
 /// Sizes of one layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -132,56 +132,69 @@ impl Operation for Products<'_> {
         let Self { shape: Shape { batch, inputs, .. }, input, weight, sums } = self;
         for start in (0..inputs).step_by(FEATURES) {
             let count = FEATURES.min(inputs - start);
-            for (row, sums) in sums.iter_mut().enumerate() {
-                let weight = &weight[row * inputs + start..][..count];
-                let input = &input[start..];
-                // The rows of weights stay in the first-level cache from one group to the next.
-                let mut picture = 0;
-                while picture < batch {
-                    let input = &input[picture * inputs..];
-                    let sums = &mut sums[picture..];
-                    picture += match batch - picture {
-                        1 => dot::<S, 1>(simd, weight, input, inputs, sums),
-                        2 | 3 => dot::<S, 2>(simd, weight, input, inputs, sums),
-                        _ => dot::<S, 4>(simd, weight, input, inputs, sums),
-                    };
+            for (pair, sums) in sums.chunks_mut(2).enumerate() {
+                let weight = &weight[pair * 2 * inputs + start..];
+                for picture in (0..batch).step_by(4) {
+                    let rows = Rows { weight, input: &input[picture * inputs + start..], stride: inputs, count };
+                    match (sums.len(), batch - picture) {
+                        (1, 1) => rows.dot::<S, 1, 1>(simd, sums, picture),
+                        (1, 2) => rows.dot::<S, 1, 2>(simd, sums, picture),
+                        (1, 3) => rows.dot::<S, 1, 3>(simd, sums, picture),
+                        (1, _) => rows.dot::<S, 1, 4>(simd, sums, picture),
+                        (_, 1) => rows.dot::<S, 2, 1>(simd, sums, picture),
+                        (_, 2) => rows.dot::<S, 2, 2>(simd, sums, picture),
+                        (_, 3) => rows.dot::<S, 2, 3>(simd, sums, picture),
+                        _ => rows.dot::<S, 2, 4>(simd, sums, picture),
+                    }
                 }
             }
         }
     }
 }
 
-/// Adds the product of a row of weights with each of `B` rows of the input, a stride apart, and
-/// returns `B`.
-#[inline(always)]
-fn dot<S: Simd, const B: usize>(simd: S, weight: &[f32], input: &[f32], stride: usize, sums: &mut [f32]) -> usize {
-    /// Vectors at a time, so that additions need not wait for each other.
-    const UNROLL: usize = 2;
-    let count = weight.len();
-    assert!(input.len() >= (B - 1) * stride + count);
-    let mut totals = [[simd.splat(0.0); B]; UNROLL];
-    let whole = count / (UNROLL * S::WIDTH) * (UNROLL * S::WIDTH);
-    for start in (0..whole).step_by(UNROLL * S::WIDTH) {
-        for (index, totals) in totals.iter_mut().enumerate() {
-            let position = start + index * S::WIDTH;
-            // SAFETY: the position and a vector from it lie before `whole`, which is at most the
-            // length of the weights and, after the assertion, that of each row of the input.
+/// Some features of rows of weights and rows of the input, both a stride apart.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
+    weight: &'a [f32],
+    input: &'a [f32],
+    stride: usize,
+    count: usize,
+}
+
+impl Rows<'_> {
+    /// Adds the products of `R` rows of weights with `B` rows of the input to the sums of pictures
+    /// from `picture`.
+    #[inline(always)]
+    fn dot<S: Simd, const R: usize, const B: usize>(self, simd: S, sums: &mut [[f32; SMALL_BATCH]], picture: usize) {
+        let Self { weight, input, stride, count } = self;
+        assert!(weight.len() >= (R - 1) * stride + count && input.len() >= (B - 1) * stride + count);
+        let mut totals = [[simd.splat(0.0); B]; R];
+        let whole = count / S::WIDTH * S::WIDTH;
+        for position in (0..whole).step_by(S::WIDTH) {
+            // SAFETY: a vector from the position lies in the first `count` features of each row,
+            // and the assertion holds that many of all rows.
             unsafe {
-                let factor = simd.load(weight.as_ptr().add(position));
-                for (row, total) in totals.iter_mut().enumerate() {
-                    let values = simd.load(input.as_ptr().add(row * stride + position));
-                    *total = simd.mul_add(factor, values, *total);
+                let mut values = [simd.splat(0.0); B];
+                for (row, values) in values.iter_mut().enumerate() {
+                    *values = simd.load(input.as_ptr().add(row * stride + position));
+                }
+                for (row, totals) in totals.iter_mut().enumerate() {
+                    let factor = simd.load(weight.as_ptr().add(row * stride + position));
+                    for (total, values) in totals.iter_mut().zip(values) {
+                        *total = simd.mul_add(factor, values, *total);
+                    }
+                }
+            }
+        }
+        for (row, (totals, sums)) in totals.into_iter().zip(sums).enumerate() {
+            for (column, (total, sum)) in totals.into_iter().zip(&mut sums[picture..]).enumerate() {
+                *sum += simd.sum(total);
+                for position in whole..count {
+                    *sum += weight[row * stride + position] * input[column * stride + position];
                 }
             }
         }
     }
-    for (row, sum) in sums[..B].iter_mut().enumerate() {
-        *sum += simd.sum(simd.add(totals[0][row], totals[1][row]));
-        for position in whole..count {
-            *sum += weight[position] * input[row * stride + position];
-        }
-    }
-    B
 }
 
 /// Gradient with respect to the input, `[batch, inputs]`.

@@ -3,7 +3,8 @@
 //! A kernel is written once, generic over [`Simd`], as an [`Operation`]; [`InstructionSet::run`]
 //! compiles it for each instruction set and calls the one asked for. Everything an operation calls
 //! must be `#[inline(always)]`, or it would be compiled without the instructions; so arrays are
-//! filled by loops, since `array::map` is not always inlined.
+//! filled by loops and transforms passed as types: neither `array::map` nor a closure is certain to
+//! be inlined.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 

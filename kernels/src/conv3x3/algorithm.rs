@@ -69,7 +69,7 @@ fn cost(algorithm: Algorithm, shape: Shape, pass: Pass) -> f64 {
     /// Multiply-adds in the time of transforming one value, per point of a tile's side.
     const TRANSFORM: f64 = 3.5;
     /// Multiply-adds in the time of reading a weight that is in no near cache.
-    const READ: f64 = 4.0;
+    const READ: f64 = 6.0;
     /// Weights that stay in a near cache.
     const NEAR: f64 = 256e3;
     /// Multiply-adds in the time of evaluating a weight, and of finishing a sum of its gradient.
