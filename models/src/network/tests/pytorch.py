@@ -53,10 +53,10 @@ class Tiny(nn.Module):
             x = F.conv2d(x, self.get(f"{name}.weight"), self.get(f"{name}.bias"), padding=1)
             if self.batch_norm:
                 mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), unbiased=False)
-                # The running moments as Keras updates them: momentum 0.99, biased variance.
+                # The running moments as ours are updated: momentum 0.9 as here, biased variance as in Keras.
                 running_mean, running_var = getattr(self, f"{name}_bn_mean"), getattr(self, f"{name}_bn_var")
-                running_mean.mul_(0.99).add_(0.01 * mean.detach())
-                running_var.mul_(0.99).add_(0.01 * var.detach())
+                running_mean.mul_(0.9).add_(0.1 * mean.detach())
+                running_var.mul_(0.9).add_(0.1 * var.detach())
                 scale, shift = self.get(f"{name}_bn.weight"), self.get(f"{name}_bn.bias")
                 x = F.batch_norm(x, None, None, scale, shift, training=True, eps=1e-3)
             x = F.relu(x)
