@@ -234,6 +234,14 @@ impl TransformedWeights {
     }
 }
 
+impl std::fmt::Debug for TransformedWeights {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut fields = f.debug_struct("TransformedWeights");
+        fields.field("algorithm", &self.algorithm).field("in_channels", &self.in_channels);
+        fields.field("out_channels", &self.out_channels).finish_non_exhaustive()
+    }
+}
+
 /// [`forward`] with weights that have been transformed before. Batch, height and width may differ
 /// from those that the weights were transformed for.
 ///

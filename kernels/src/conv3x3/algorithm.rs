@@ -86,7 +86,8 @@ fn cost(algorithm: Algorithm, shape: Shape, pass: Pass) -> f64 {
         let unrolled = pixels * inputs * taps;
         if algorithm == Algorithm::Direct {
             let padded = width.next_multiple_of(PANEL) as f64 / width.max(1) as f64;
-            return unrolled * padded * (outputs * DIRECT + UNROLL.1);
+            // With fewer rows of sums than this, the multipliers wait for each other.
+            return unrolled * padded * (outputs.max(12.0) * DIRECT + UNROLL.1);
         }
         return unrolled * (outputs + UNROLL.0) + batch * (taps * inputs * outputs * READ + START);
     };
@@ -119,6 +120,7 @@ mod tests {
         assert_eq!(algorithm(square(1, 3, 64, 224), Pass::Forward), Algorithm::Direct);
         assert_eq!(algorithm(square(8, 3, 64, 224), Pass::BackwardFilter), Algorithm::Direct);
         assert_eq!(algorithm(square(1, 512, 512, 14), Pass::Forward), Algorithm::Winograd4);
+        assert!(algorithm(square(1, 3, 64, 224), Pass::BackwardData).tile().is_some());
         for (inputs, outputs, side) in [(64, 64, 224), (64, 128, 112), (256, 256, 56), (512, 512, 28)] {
             for pass in [Pass::Forward, Pass::BackwardData, Pass::BackwardFilter] {
                 let tile = algorithm(square(8, inputs, outputs, side), pass).tile();
