@@ -48,7 +48,7 @@ fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text.push_str(&format!("\n  cause: {error}"));
+        text.push_str(&format!("\n  because: {error}"));
         cause = error.source();
     }
     text
