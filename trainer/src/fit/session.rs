@@ -67,8 +67,9 @@ impl Session {
     /// A new run.
     pub fn start(request: &FitRequest, observer: &mut dyn Observer) -> Result<Self, FitError> {
         request.config.validate()?;
+        // A kill while a run is set up leaves no settings, which are written last of its description: no run yet.
         let taken = |name| request.run.join(name).exists();
-        if [RunFolder::CONFIG, RunFolder::SPLIT, RunFolder::LAST, RunFolder::BEST].into_iter().any(taken) {
+        if [RunFolder::CONFIG, RunFolder::LAST, RunFolder::BEST].into_iter().any(taken) {
             return Err(FitError::AlreadyARun { path: request.run.clone() });
         }
         let pictures = request.pictures.as_ref().ok_or(FitError::NoPictures)?;
@@ -80,7 +81,7 @@ impl Session {
         let state = TrainingState::new(split.digest());
         let run = RunFolder::create(&request.run)?;
         artifacts::describe(&run, &architecture)?;
-        // These two make the folder a run, so they come last.
+        // The settings make the folder a run, so they come last.
         run.write_split(&split)?;
         run.write(RunFolder::CONFIG, config.to_toml().as_bytes())?;
         Self::assemble(config, run, split, device, network, adam, state)
