@@ -3,6 +3,8 @@
 mod artifacts;
 mod session;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 
