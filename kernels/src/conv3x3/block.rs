@@ -99,8 +99,9 @@ impl Block {
                             *sum = simd.mul_add(value, factor, *sum);
                         }
                     }
-                    left = left.add(step);
-                    right = right.add(PANEL);
+                    // The last step of all may lead beyond the operands, where nothing is read.
+                    left = left.wrapping_add(step);
+                    right = right.wrapping_add(PANEL);
                 }
             }
             for (r, sums) in sums.iter().enumerate() {

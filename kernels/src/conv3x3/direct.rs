@@ -79,7 +79,6 @@ impl Operation for ForwardRow<'_> {
         let depth = in_channels * TAPS;
         let panels_at_once = if S::ROWS_OF_PAIR > 0 { 2 } else { 1 };
         assert!(self.sums.len() >= 2 * PANEL * PANEL);
-        let sums = self.sums.as_mut_ptr();
         for x in (0..width).step_by(PIXELS) {
             let count = (width - x).min(PIXELS);
             let panels = count.div_ceil(PANEL);
@@ -96,6 +95,7 @@ impl Operation for ForwardRow<'_> {
                 for channel in (0..out_channels).step_by(PANEL) {
                     let channels = (out_channels - channel).min(PANEL);
                     let left = self.packed[channel * depth..].as_ptr();
+                    let sums = self.sums.as_mut_ptr();
                     // SAFETY: the packed weights have a line of each tap for each panel of
                     // channels, the unrolled pixels for each panel of pixels, and the sums have two
                     // panels of `PANEL` rows.
