@@ -144,6 +144,9 @@ pub enum ExportError {
         /// What it says.
         source: candle_core::Error,
     },
+    /// Whoever hears the progress has ended it.
+    #[error("interrupted; no file was written")]
+    Interrupted,
     /// An engine does not load or run the file. No file is left.
     #[error("the file was written, but {engine} cannot use it; it was removed")]
     Engine {

@@ -159,8 +159,8 @@ fn precision(
 fn describe(scheme: Option<Scheme>, calibration: Option<&CalibrationReport>) -> Option<String> {
     Some(match (scheme?, calibration) {
         (Scheme::Int8, Some(calibration)) => format!(
-            "int8 QDQ, weights per channel, activations per tensor, calibrated on the {} ({} pictures)",
-            calibration.data, calibration.pictures
+            "int8 QDQ, weights per channel, activations per tensor, calibrated on {} pictures ({})",
+            calibration.pictures, calibration.data
         ),
         (Scheme::Int8, None) => "int8 QDQ".to_owned(),
         (Scheme::Dynamic, _) => "dense layers int8, inputs quantized dynamically; convolutions f32".to_owned(),
@@ -217,7 +217,7 @@ impl<'a> Draft<'a> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, ops::ControlFlow};
 
     use candle_core::{DType, Tensor};
     use models::{Architecture, Head};
@@ -371,6 +371,26 @@ mod tests {
         run.write(RunFolder::SPLIT, b"{").expect("a file");
         let error = export(&run, &options(folder.path())).expect_err("no JSON");
         assert!(matches!(error, ExportError::Run(_)), "{error}");
+        assert!(left_over(folder.path()).is_empty());
+    }
+
+    #[test]
+    fn an_interrupted_export_leaves_nothing() {
+        struct AfterTheFile;
+        impl Progress for AfterTheFile {
+            fn start(&mut self, stage: &str, _pictures: usize) {
+                assert_ne!(stage, "onnxruntime cpu", "tract comes first, and is interrupted");
+            }
+
+            fn advance(&mut self, pictures: usize) -> ControlFlow<()> {
+                // The network takes a batch at once, tract a picture at a time.
+                if pictures == 1 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            }
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        let run = testing::run(folder.path(), &testing::network(&architectures()[0]));
+        let error = export_with_progress(&run, &options(folder.path()), &mut AfterTheFile).expect_err("interrupted");
+        assert!(matches!(error, ExportError::Interrupted), "{error}");
         assert!(left_over(folder.path()).is_empty());
     }
 

@@ -160,41 +160,54 @@ pub(crate) fn build(
     let mut graph = GraphBuilder::default();
     let mut value = precision.activation(&mut graph, INPUT, INPUT.to_owned())?;
     let last = steps.len().saturating_sub(1);
-    for (index, Step { name, operation }) in steps.into_iter().enumerate() {
-        let name = name.as_str();
-        let mut made = name.to_owned();
-        match operation {
-            Operation::Convolution(affine) => {
-                let (weight, bias) = precision.affine(&mut graph, name, affine)?;
-                let attributes =
-                    vec![integers("kernel_shape", &[3, 3]), integers("pads", &[1; 4]), integers("strides", &[1, 1])];
-                graph.node("Conv", name, &[&value, &weight, &bias], name, attributes);
-                made = graph.named("Relu", format!("{name}/relu"), &[name]);
-            }
-            Operation::MaxPool => {
-                let attributes = vec![integers("kernel_shape", &[2, 2]), integers("strides", &[2, 2])];
-                graph.node("MaxPool", name, &[&value], name, attributes);
-            }
-            Operation::GlobalAveragePool { height, width } => {
-                let mean = format!("{name}/mean");
-                let attributes = vec![integers("kernel_shape", &[height, width]), integers("strides", &[1, 1])];
-                graph.node("AveragePool", &mean, &[&value], &mean, attributes);
-                graph.node("Flatten", name, &[&mean], name, vec![integer("axis", 1)]);
-            }
-            Operation::Flatten => graph.node("Flatten", name, &[&value], name, vec![integer("axis", 1)]),
-            Operation::Dense { affine, relu } => {
-                let output = if index == last { OUTPUT } else { name };
-                precision.dense(&mut graph, Dense { layer: name, input: &value, output }, affine)?;
-                if relu {
-                    made = graph.named("Relu", format!("{name}/relu"), &[name]);
-                }
-            }
-        }
-        if index != last {
-            value = precision.activation(&mut graph, name, made)?;
-        }
+    for (index, step) in steps.into_iter().enumerate() {
+        value = write_step(&mut graph, precision, step, &value, index == last)?;
     }
     Ok(model(architecture, opset, graph))
+}
+
+/// Writes a layer that takes `value`, and gives the name of what it makes.
+fn write_step(
+    graph: &mut GraphBuilder,
+    precision: &mut dyn Precision,
+    Step { name, operation }: Step,
+    value: &str,
+    last: bool,
+) -> Result<String, ExportError> {
+    let (layer, mut made_by) = (name.as_str(), name.clone());
+    let mut made = if last { OUTPUT.to_owned() } else { name.clone() };
+    let mut relu_follows = false;
+    match operation {
+        Operation::Convolution(affine) => {
+            let (weight, bias) = precision.affine(graph, layer, affine)?;
+            let attributes = window(&[3, 3], &[1, 1], Some(&[1; 4]));
+            graph.node("Conv", layer, &[value, &weight, &bias], &made, attributes);
+            relu_follows = true;
+        }
+        Operation::MaxPool => graph.node("MaxPool", layer, &[value], &made, window(&[2, 2], &[2, 2], None)),
+        Operation::GlobalAveragePool { height, width } => {
+            graph.node("AveragePool", layer, &[value], layer, window(&[height, width], &[1, 1], None));
+            let mean = precision.activation(graph, layer, name.clone())?;
+            made_by = format!("{layer}/flatten");
+            made = made_by.clone();
+            graph.node("Flatten", &made, &[&mean], &made, vec![integer("axis", 1)]);
+        }
+        Operation::Flatten => graph.node("Flatten", layer, &[value], &made, vec![integer("axis", 1)]),
+        Operation::Dense { affine, relu } => {
+            precision.dense(graph, Dense { layer, input: value, output: &made }, affine)?;
+            relu_follows = relu;
+        }
+    }
+    if relu_follows {
+        made = graph.named("Relu", format!("{layer}/relu"), &[&made]);
+    }
+    if last { Ok(made) } else { precision.activation(graph, &made_by, made) }
+}
+
+fn window(kernel: &[usize], strides: &[usize], pads: Option<&[usize]>) -> Vec<AttributeProto> {
+    let mut attributes = vec![integers("kernel_shape", kernel), integers("strides", strides)];
+    attributes.extend(pads.map(|pads| integers("pads", pads)));
+    attributes
 }
 
 fn model(architecture: &Architecture, opset: Opset, graph: GraphBuilder) -> OnnxFile {

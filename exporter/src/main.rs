@@ -2,8 +2,13 @@
 
 use std::{
     io::{self, Write},
+    ops::ControlFlow,
     path::PathBuf,
     process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use anyhow::Context;
@@ -18,7 +23,8 @@ use models::RunFolder;
 /// quantized, in candle-onnx. It is only left in place if its answers are the network's.
 ///
 /// Exit codes: 0 the file is written and verified; 1 an error that you can fix; 2 wrong usage; 3 the file was
-/// written, but does not compute what it should, and was removed.
+/// written, but does not compute what it should, and was removed; 130 interrupted (Ctrl-C; a second one ends at
+/// once and may leave a temporary file).
 #[derive(Debug, Parser)]
 #[command(name = "exporter", version)]
 struct Args {
@@ -102,7 +108,8 @@ fn main() -> ExitCode {
                 }
                 return fail(&error, 3);
             }
-            fail(&error, 1)
+            let interrupted = matches!(error.downcast_ref(), Some(ExportError::Interrupted));
+            fail(&error, if interrupted { 130 } else { 1 })
         }
     }
 }
@@ -133,6 +140,13 @@ fn run(args: Args) -> anyhow::Result<ExportReport> {
         threads: args.threads,
     };
     let mut bars = Bars::default();
+    let interrupted = Arc::clone(&bars.interrupted);
+    ctrlc::set_handler(move || {
+        if interrupted.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    })
+    .context("cannot listen for Ctrl-C")?;
     let report = exporter::export_with_progress(&run, &options, &mut bars);
     bars.finish();
     Ok(report?)
@@ -154,6 +168,7 @@ fn print(report: &ExportReport, format: Format) -> anyhow::Result<()> {
 #[derive(Default)]
 struct Bars {
     bar: Option<ProgressBar>,
+    interrupted: Arc<AtomicBool>,
 }
 
 impl Bars {
@@ -172,9 +187,37 @@ impl Progress for Bars {
         self.bar = Some(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())));
     }
 
-    fn advance(&mut self, pictures: usize) {
+    fn advance(&mut self, pictures: usize) -> ControlFlow<()> {
         if let Some(bar) = &self.bar {
             bar.inc(pictures as u64);
+        }
+        if self.interrupted.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn quantize_alone_means_int8() {
+        let scheme = |flags: &[&str]| {
+            let line = ["exporter", "RUN", "-o", "m.onnx"].iter().chain(flags);
+            Args::try_parse_from(line).map(|args| args.quantize)
+        };
+        assert_eq!(scheme(&[]).expect("no flag"), None);
+        assert_eq!(scheme(&["--quantize"]).expect("alone"), Some(Scheme::Int8));
+        assert_eq!(scheme(&["--quantize", "dynamic"]).expect("named"), Some(Scheme::Dynamic));
+        assert_eq!(scheme(&["--quantize=fp16", "--threads", "1"]).expect("named"), Some(Scheme::Fp16));
+        for wrong in [["--quantize", "int4"], ["--opset", "12"], ["--max-drop", "1.5"]] {
+            assert_eq!(scheme(&wrong).expect_err("usage").exit_code(), 2, "{wrong:?}");
         }
     }
 }

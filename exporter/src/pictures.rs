@@ -53,7 +53,7 @@ impl Inputs {
         let description = if chosen.len() == of {
             format!("{name} side of the run")
         } else {
-            format!("{} of {of} pictures of the {name} side of the run", chosen.len())
+            format!("{} of the {of} of the {name} side of the run", chosen.len())
         };
         let file = |file: &SplitFile| File { path: root.join(&file.path), label: file.label, sha256: file.sha256 };
         let files = chosen.into_iter().map(file).collect();

@@ -1,6 +1,6 @@
 use std::{fmt, path::PathBuf};
 
-use comfy_table::{CellAlignment, Table, presets::UTF8_HORIZONTAL_ONLY};
+use comfy_table::{CellAlignment, Table, presets};
 use models::{Metric, Sha256};
 use serde::Serialize;
 
@@ -131,12 +131,16 @@ impl fmt::Display for ExportReport {
         let megabytes = self.bytes as f64 / 1e6;
         writeln!(formatter, "{}: {numbers}, {megabytes:.1} MB, opset {}", self.file.display(), self.opset)?;
         if let Some(calibration) = &self.calibration {
-            writeln!(formatter, "calibrated on the {}: {:?}", calibration.data, calibration.clipping)?;
+            writeln!(
+                formatter,
+                "calibrated on {} pictures ({}), clipping: {:?}",
+                calibration.pictures, calibration.data, calibration.clipping
+            )?;
         }
         let Verification { data, pictures, reference, engines, absent } = &self.verification;
-        writeln!(formatter, "compared with the network on {pictures} pictures: {data}")?;
+        writeln!(formatter, "compared with the network on {pictures} pictures ({data})")?;
         let mut table = Table::new();
-        table.load_style(UTF8_HORIZONTAL_ONLY).set_header([
+        table.load_style(presets::NOTHING).set_header([
             "engine",
             "pictures",
             "max difference",

@@ -8,9 +8,10 @@ use crate::{
     AbsentEngine, EngineVerification, ExportError, Progress, Reference, Scheme, Tolerance, Verification,
     graph::{INPUT, OUTPUT},
     pictures::Inputs,
+    progress::advance,
 };
 
-/// Pictures that candle-onnx computes: it takes a node at a time and holds every tensor twice.
+/// Pictures that candle-onnx computes: it takes a node at a time, and its im2col is large.
 const CANDLE_ONNX_PICTURES: usize = 2;
 /// Bytes of activations that a batch may take in candle.
 const BATCH_BYTES: usize = 256 << 20;
@@ -38,7 +39,7 @@ impl Expected {
             let tensor = tensor.to_device(network.device()).map_err(failed)?;
             let answers = network.forward(&tensor, Mode::Evaluation)?;
             logits.extend(answers.flatten_all().and_then(|answers| answers.to_vec1::<f32>()).map_err(failed)?);
-            progress.advance(pictures);
+            advance(progress, pictures)?;
         }
         Ok(Self { classes: architecture.classes, logits, labels: inputs.labels() })
     }
@@ -276,7 +277,7 @@ impl Verifier<'_> {
             let start = Instant::now();
             logits.extend(model.logits(&input, 1)?);
             times.push(milliseconds(start));
-            progress.advance(1);
+            advance(progress, 1).map_err(Failure::Export)?;
         }
         Ok(EngineRun {
             engine: report.engine.to_owned(),
@@ -291,16 +292,21 @@ impl Verifier<'_> {
     fn candle_onnx(&self, progress: &mut dyn Progress) -> Result<EngineRun, ExportError> {
         let failed = |source| ExportError::Candle { doing: "running the file in candle-onnx", source };
         let start = Instant::now();
-        let model = candle_onnx::read_file(self.path).map_err(failed)?;
+        let mut model = candle_onnx::read_file(self.path).map_err(failed)?;
         let load_ms = milliseconds(start);
         let pictures = self.inputs.len().min(CANDLE_ONNX_PICTURES);
         progress.start("candle-onnx", pictures);
-        let input = self.inputs.tensor(0..pictures)?;
-        let inputs = HashMap::from([(INPUT.to_owned(), input)]);
+        let mut inputs = HashMap::from([(INPUT.to_owned(), self.inputs.tensor(0..pictures)?)]);
+        // The constants go in as inputs, each freed when it has become a tensor: else both would be in memory.
+        let constants = model.graph.as_mut().map(|graph| std::mem::take(&mut graph.initializer));
+        for constant in constants.unwrap_or_default() {
+            let tensor = candle_onnx::eval::get_tensor(&constant, &constant.name).map_err(failed)?;
+            inputs.insert(constant.name, tensor);
+        }
         let outputs = candle_onnx::simple_eval(&model, inputs).map_err(failed)?;
         let logits = outputs.get(OUTPUT).map(Tensor::flatten_all).transpose().map_err(failed)?;
         let logits = logits.map(|logits| logits.to_vec1::<f32>()).transpose().map_err(failed)?.unwrap_or_default();
-        progress.advance(pictures);
+        advance(progress, pictures)?;
         let engine = "candle-onnx".to_owned();
         Ok(EngineRun { engine, version: None, threads: None, logits, load_ms, latency_ms: None })
     }

@@ -11,6 +11,7 @@ use crate::{
     graph::INPUT,
     onnx_file::with_f32,
     pictures::Inputs,
+    progress::advance,
     quantization::{histogram::Histogram, int8::ActivationScale},
 };
 
@@ -107,7 +108,7 @@ fn observe(
             Ok(value)
         };
         forward(steps, input, &mut visit).map_err(|source| ExportError::Candle { doing: "calibrating", source })?;
-        progress.advance(pictures);
+        advance(progress, pictures)?;
     }
     Ok(histograms)
 }
@@ -153,7 +154,7 @@ fn compare(
             let squares = exact.iter().zip(&rounded).map(|(exact, rounded)| f64::from(exact - rounded).powi(2));
             *sum += squares.sum::<f64>();
         }
-        progress.advance(pictures);
+        advance(progress, pictures)?;
     }
     let relative = |sum: f64| (sum / reference_sum.max(f64::MIN_POSITIVE)).sqrt();
     let errors = candidates.iter().zip(square_sums);
@@ -164,4 +165,77 @@ fn round_trip(value: &Tensor, scale: ActivationScale) -> candle_core::Result<Ten
     let rounded =
         with_f32(value, |values| Ok(values.iter().map(|&value| scale.round_trip(value)).collect::<Vec<_>>()))?;
     Tensor::from_vec(rounded, value.shape().clone(), value.device())
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+    use models::{BATCH_NORM_EPSILON, Head, Preset};
+    use runtime::{EngineChoice, Model};
+
+    use super::*;
+    use crate::{
+        Opset,
+        folded::{Affine, Operation, fold},
+        graph::build,
+        quantization::{int8::Int8, weights::quantize_rows},
+        testing,
+    };
+
+    /// An activation that lies on the edge between two steps may fall to either side: some steps of 1/255 in a
+    /// network of six layers.
+    const ROUNDING_TOLERANCE: f32 = 0.02;
+
+    /// The weights that are left after quantizing and dequantizing.
+    fn rounded(steps: Vec<Step>) -> Vec<Step> {
+        let round = |name: &str, affine: Affine| {
+            let rows = quantize_rows(name, &affine.weight).expect("finite weights");
+            let row_len = rows.values.len() / rows.scales.len();
+            let value = |(index, &integer): (usize, &i8)| f32::from(integer) * rows.scales[index / row_len];
+            let values: Vec<f32> = rows.values.iter().enumerate().map(value).collect();
+            let weight = Tensor::from_vec(values, affine.weight.shape().clone(), &Device::Cpu).expect("a tensor");
+            Affine { weight, bias: affine.bias }
+        };
+        let step = |Step { name, operation }| {
+            let operation = match operation {
+                Operation::Convolution(affine) => Operation::Convolution(round(&name, affine)),
+                Operation::Dense { affine, relu } => Operation::Dense { affine: round(&name, affine), relu },
+                other => other,
+            };
+            Step { name, operation }
+        };
+        steps.into_iter().map(step).collect()
+    }
+
+    #[test]
+    fn the_file_computes_what_calibration_assumed() {
+        for head in [Head::GlobalAveragePool, Head::Dense(vec![6])] {
+            let architecture = testing::architecture(true, head);
+            let network = testing::network(&architecture);
+            let steps = || fold(&architecture, network.tensors(), BATCH_NORM_EPSILON.into()).expect("finite weights");
+            let preprocess = Preset::Rescaling.preprocess(8, 8);
+            let inputs = Inputs::noise(8, &preprocess);
+            let (scales, report) = calibrate(&steps(), &inputs, &preprocess, 1 << 20, &mut ()).expect("calibration");
+            assert!(report.logit_errors.iter().all(|error| error.error > 0.0 && error.error < 0.1), "{report:?}");
+
+            let input = inputs.tensor(0..8).expect("noise");
+            let mut visit = |made_by: &str, value: Tensor| match scales.get(made_by) {
+                Some(scale) => round_trip(&value, *scale),
+                None => Ok(value),
+            };
+            let simulated = forward(&rounded(steps()), input, &mut visit).expect("a forward pass");
+            let simulated = simulated.flatten_all().and_then(|t| t.to_vec1::<f32>()).expect("logits");
+
+            let file = build(&architecture, steps(), Opset::default(), &mut Int8::new(scales.clone()));
+            let disk = tempfile::NamedTempFile::new().expect("a file");
+            file.expect("a graph").write(disk.as_file()).expect("written");
+            let model = Model::builder().engine(EngineChoice::Tract).threads(1).preprocess(preprocess);
+            let model = model.open(disk.path()).expect("a model");
+            let found = model.logits(&inputs.load(0..8).expect("noise"), 8).expect("logits");
+            let largest = simulated.iter().fold(0f32, |largest, logit| largest.max(logit.abs()));
+            for (simulated, found) in simulated.iter().zip(&found) {
+                assert!((simulated - found).abs() <= ROUNDING_TOLERANCE * largest, "{simulated} {found} of {largest}");
+            }
+        }
+    }
 }

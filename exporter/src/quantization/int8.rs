@@ -44,7 +44,7 @@ impl ActivationScale {
     /// The value that is left after quantizing and dequantizing.
     pub(crate) fn round_trip(self, value: f32) -> f32 {
         let zero = f32::from(self.zero_point);
-        ((value / self.scale).round_ties_even() + zero).clamp(0.0, 255.0).mul_add(self.scale, -zero * self.scale)
+        (((value / self.scale).round_ties_even() + zero).clamp(0.0, 255.0) - zero) * self.scale
     }
 }
 
