@@ -28,6 +28,7 @@ pub(crate) enum Command {
     Preview(PreviewArgs),
     Summary(SummaryArgs),
     Diagram(DiagramArgs),
+    Split(SplitArgs),
     SampleData(SampleDataArgs),
 }
 
@@ -276,6 +277,28 @@ pub(crate) struct DiagramArgs {
     /// File to write, which ends in .svg or .png.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: PathBuf,
+}
+
+/// Print the pictures of one side of a run's split, a path below the folder of pictures on each line.
+///
+/// `runtime evaluate MODEL PICTURES --list FILE` measures a model file on just these.
+#[derive(Debug, Args)]
+pub(crate) struct SplitArgs {
+    /// Run folder.
+    pub(crate) run: PathBuf,
+
+    /// Which side.
+    #[arg(long, value_enum, default_value_t = SideName::Validation)]
+    pub(crate) side: SideName,
+}
+
+/// The sides of a split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SideName {
+    /// What the network is fitted to.
+    Training,
+    /// What its accuracy is measured on.
+    Validation,
 }
 
 /// Paint synthetic pictures of coffee beans in four roasts.

@@ -5,6 +5,7 @@ mod evaluate;
 mod fit;
 mod preview;
 mod sample_data;
+mod split;
 mod summary;
 
 use std::io::{self, Write};
@@ -18,6 +19,7 @@ pub(crate) use evaluate::evaluate;
 pub(crate) use fit::fit;
 pub(crate) use preview::preview;
 pub(crate) use sample_data::sample_data;
+pub(crate) use split::split;
 pub(crate) use summary::summary;
 
 use crate::cli::NetworkArgs;

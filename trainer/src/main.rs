@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Command::Preview(args) => commands::preview(&args),
         Command::Summary(args) => commands::summary(&args),
         Command::Diagram(args) => commands::diagram(&args),
+        Command::Split(args) => commands::split(&args),
         Command::SampleData(args) => commands::sample_data(&args),
     };
     let status = outcome.unwrap_or_else(|error| {

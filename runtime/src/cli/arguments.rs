@@ -113,6 +113,9 @@ pub(crate) struct EvaluateArguments {
     pub engine: EngineArguments,
     /// Folder with one folder of pictures per class
     pub pictures: PathBuf,
+    /// Measure only the pictures that this file lists: a path below PICTURES on each line
+    #[arg(long, value_name = "FILE")]
+    pub list: Option<PathBuf>,
     /// Pictures that are computed at once
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = count)]
     pub batch: usize,

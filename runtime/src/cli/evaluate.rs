@@ -1,8 +1,10 @@
 //! `runtime evaluate`.
 
-use anyhow::Result;
+use std::{collections::HashMap, fs, path::Path};
+
+use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
-use runtime::{Evaluation, evaluate, labelled_pictures};
+use runtime::{Evaluation, LabelledPicture, evaluate, labelled_pictures};
 
 use super::{
     ExitStatus,
@@ -13,7 +15,10 @@ use super::{
 /// Measures accuracy on a folder of class folders.
 pub(crate) fn run(arguments: &EvaluateArguments) -> Result<ExitStatus> {
     let model = arguments.model.open(&arguments.engine)?;
-    let pictures = labelled_pictures(model.labels(), &arguments.pictures)?;
+    let mut pictures = labelled_pictures(model.labels(), &arguments.pictures)?;
+    if let Some(list) = &arguments.list {
+        pictures = listed(pictures, &arguments.pictures, list)?;
+    }
     let bar = ProgressBar::new(pictures.len() as u64);
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} pictures, {per_sec}, {eta} left, {msg}")?);
     let evaluation = evaluate(&model, &pictures, arguments.batch, |done, correct| {
@@ -27,6 +32,25 @@ pub(crate) fn run(arguments: &EvaluateArguments) -> Result<ExitStatus> {
         Format::Text => output::text(describe(&evaluation))?,
     }
     Ok(ExitStatus::Success)
+}
+
+/// The pictures that a file lists, in its order.
+fn listed(pictures: Vec<LabelledPicture>, folder: &Path, list: &Path) -> Result<Vec<LabelledPicture>> {
+    let text = fs::read_to_string(list).with_context(|| format!("cannot read the list {}", list.display()))?;
+    let mut pictures: HashMap<_, _> = pictures.into_iter().map(|picture| (picture.path.clone(), picture)).collect();
+    let mut found = Vec::new();
+    for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.is_empty()) {
+        let picture = pictures.remove(&folder.join(line)).with_context(|| {
+            format!(
+                "line {} of {} names '{line}', which is no picture of a class folder in {}, or is named twice",
+                index + 1,
+                list.display(),
+                folder.display()
+            )
+        })?;
+        found.push(picture);
+    }
+    Ok(found)
 }
 
 fn describe(evaluation: &Evaluation) -> String {
@@ -47,4 +71,28 @@ fn describe(evaluation: &Evaluation) -> String {
          {table}\n\nEach row is a class, and its last columns what its pictures were taken for.",
         output::percent(*accuracy)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn picture(path: &str, label: u32) -> LabelledPicture {
+        LabelledPicture { path: PathBuf::from("pictures").join(path), label }
+    }
+
+    #[test]
+    fn a_list_chooses_and_orders() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let list = folder.path().join("list.txt");
+        fs::write(&list, "b/2.png\na/1.png\n").expect("a list");
+        let all = vec![picture("a/1.png", 0), picture("a/3.png", 0), picture("b/2.png", 1)];
+        let found = listed(all.clone(), Path::new("pictures"), &list).expect("both are there");
+        assert_eq!(found, [picture("b/2.png", 1), picture("a/1.png", 0)]);
+        fs::write(&list, "a/1.png\n\na/4.png\n").expect("a list");
+        let error = listed(all, Path::new("pictures"), &list).expect_err("4 is missing").to_string();
+        assert!(error.contains("line 3") && error.contains("a/4.png"), "{error}");
+    }
 }
