@@ -208,7 +208,7 @@ mod tests {
         assert_eq!(found.opsets, BTreeMap::from([("ai.onnx".to_owned(), 17)]));
         assert_eq!((found.inputs[0].shape.as_str(), found.inputs[0].element_type), ("[N, 3, 12, 12]", "float32"));
         assert_eq!(found.operators[0], OperatorCount { operator: "Conv".into(), nodes: 2 });
-        let values = 8 * 27 + 8 + 12 * 72 + 12 + 3 * 12 + 3;
+        let values = 8 * 27 + 8 + 16 * 72 + 16 + 3 * 16 + 3;
         let weights = WeightsDescription { element_type: "float32", tensors: 6, values, bytes: 4 * values };
         assert_eq!(found.weights, [weights]);
         assert!(found.metadata.is_empty());

@@ -1,6 +1,6 @@
 """Writes the small ONNX files that the tests of this crate read.
 
-pip install onnx numpy; python make.py
+pip install onnx numpy onnxruntime; python make.py
 """
 
 import json
@@ -9,6 +9,7 @@ import os
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import QuantType, quantize_dynamic
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SIZE, CLASSES = 12, 3
@@ -22,9 +23,9 @@ def normal(*shape, scale):
 WEIGHTS = {
     "block1_conv1.weight": normal(8, 3, 3, 3, scale=0.3),
     "block1_conv1.bias": normal(8, scale=0.1),
-    "block2_conv1.weight": normal(12, 8, 3, 3, scale=0.2),
-    "block2_conv1.bias": normal(12, scale=0.1),
-    "predictions.weight": normal(CLASSES, 12, scale=0.5),
+    "block2_conv1.weight": normal(16, 8, 3, 3, scale=0.2),
+    "block2_conv1.bias": normal(16, scale=0.1),
+    "predictions.weight": normal(CLASSES, 16, scale=0.5),
     "predictions.bias": normal(CLASSES, scale=0.1),
 }
 
@@ -133,8 +134,22 @@ def quantized():
     return nodes, values
 
 
+def half():
+    """Weights and values in half precision between an input and an output in single precision."""
+    nodes = [
+        helper.make_node("Cast", ["input"], ["input_half"], "to_half", to=TensorProto.FLOAT16),
+        *plain("logits_half"),
+        helper.make_node("Cast", ["logits_half"], ["logits"], "to_single", to=TensorProto.FLOAT),
+    ]
+    nodes[1].input[0] = "input_half"
+    return nodes, {name: value.astype(np.float16) for name, value in WEIGHTS.items()}
+
+
 if __name__ == "__main__":
     save("tiny.onnx", plain(), WEIGHTS, METADATA)
+    save("tiny-half.onnx", *half(), METADATA)
+    tiny, dynamic = [os.path.join(HERE, name) for name in ["tiny.onnx", "tiny-dynamic.onnx"]]
+    quantize_dynamic(tiny, dynamic, weight_type=QuantType.QInt8)
     save("tiny-qdq.onnx", *quantized(), METADATA)
     softmax = [*plain("logits"), helper.make_node("Softmax", ["logits"], ["probabilities"], "softmax", axis=1)]
     names = {"names": "{0: 'dark', 1: 'green', 2: \"light's\"}"}
@@ -148,10 +163,13 @@ if __name__ == "__main__":
     from onnx.reference import ReferenceEvaluator
 
     pictures = ((np.arange(8 * 3 * SIZE * SIZE) * 37 % 256).astype(np.float32) / np.float32(255)).reshape(8, 3, SIZE, SIZE)
-    for name in ["tiny", "tiny-qdq"]:
+    for name in ["tiny", "tiny-qdq", "tiny-dynamic", "tiny-half"]:
         model = onnx.load(os.path.join(HERE, f"{name}.onnx"))
         # The evaluator knows quantization since operator set 19; these operators mean the same in 17.
         model.opset_import[0].version = 19
-        logits = ReferenceEvaluator(model).run(None, {"input": pictures})[0]
+        evaluator = ReferenceEvaluator(model)
+        # Picture by picture: a dynamic quantizer's scale depends on all that it sees at once.
+        rows = [evaluator.run(None, {"input": picture[np.newaxis]})[0] for picture in pictures]
+        logits = np.concatenate(rows)
         assert logits.shape == (8, CLASSES) and logits.dtype == np.float32
         logits.tofile(os.path.join(HERE, f"{name}.logits"))

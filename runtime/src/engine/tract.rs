@@ -6,6 +6,7 @@
 mod fake_quantize;
 mod graph;
 mod half_precision;
+mod integer_weights;
 mod weights;
 
 use std::sync::Arc;

@@ -5,7 +5,7 @@ use tract_onnx::{
     model::ParseResult, pb::ModelProto, prelude::*, tract_core::ops::konst::Const, tract_hir::infer::InferenceOp,
 };
 
-use super::{fake_quantize, half_precision, weights};
+use super::{fake_quantize, half_precision, integer_weights, weights};
 use crate::{
     engine::EngineOptions,
     error::Cause,
@@ -16,7 +16,8 @@ use crate::{
 pub(super) fn optimised(file: &OnnxFile, options: &EngineOptions, batch: usize) -> Result<TypedModel, Cause> {
     let mut proto = ModelProto::decode(file.skeleton.as_slice())?;
     let mut reader = file.reader()?;
-    let weights = weights::take(file, &mut proto, &mut reader)?;
+    let mut weights = weights::take(file, &mut proto, &mut reader)?;
+    integer_weights::fold(&mut proto, &mut weights, &mut reader)?;
     half_precision::widen(&mut proto)?;
     // Python's quantizer leaves value_info behind that contradicts the graph; the shapes follow from the
     // operators anyway.
@@ -27,12 +28,12 @@ pub(super) fn optimised(file: &OnnxFile, options: &EngineOptions, batch: usize) 
     };
     let ParseResult { mut model, unresolved_inputs, outlets_by_name } = onnx.parse(&proto, folder)?;
     drop(proto);
-    if let Some(name) = unresolved_inputs.iter().find(|&name| weights.iter().all(|weight| &weight.name != name)) {
+    if let Some(name) = unresolved_inputs.iter().find(|&name| !weights.contains_key(name)) {
         return Err(format!("nothing computes the value '{name}', which a node takes as its input").into());
     }
-    for weight in &weights {
+    for (name, weight) in &weights {
         // An initializer that no node takes has no place in the graph.
-        let Some(&outlet) = outlets_by_name.get(&weight.name) else { continue };
+        let Some(&outlet) = outlets_by_name.get(name) else { continue };
         let tensor = weight.read(&mut reader)?.into_arc_tensor();
         model.set_outlet_fact(outlet, InferenceFact::try_from(&tensor)?)?;
         model.node_mut(outlet.node).op = Box::new(Const::new(tensor)?) as Box<dyn InferenceOp>;

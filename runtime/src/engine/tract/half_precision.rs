@@ -58,7 +58,7 @@ fn widen_tensor(tensor: &mut TensorProto) -> Result<(), Cause> {
     tensor.float_data = if tensor.raw_data.is_empty() {
         integers.into_iter().map(|bits| f16::from_bits(bits as u16).to_f32()).collect()
     } else {
-        widened(&std::mem::take(&mut tensor.raw_data))
+        std::mem::take(&mut tensor.raw_data).chunks_exact(2).map(widened).collect()
     };
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Large weights, read from the file straight to the tensors that tract computes with.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use half::f16;
 use tract_onnx::{
@@ -13,12 +13,26 @@ use crate::{
     onnx_file::{OnnxFile, Weight, WeightReader},
 };
 
+/// Initializers whose values are still in the file, by name.
+pub(super) type PendingWeights = BTreeMap<String, PendingWeight>;
+
 /// An initializer whose values are still in the file.
+#[derive(Clone)]
 pub(super) struct PendingWeight {
-    pub name: String,
     shape: Vec<usize>,
     data_type: DataType,
     place: Weight,
+    /// Where integers stand for other numbers.
+    grid: Option<Grid>,
+}
+
+/// How stored integers become numbers: `(integer - zero point) × scale`. There is one zero point and one
+/// scale for all, or one for each index along an axis.
+#[derive(Clone)]
+pub(super) struct Grid {
+    pub axis: usize,
+    pub scales: Vec<f32>,
+    pub zero_points: Vec<i32>,
 }
 
 /// Takes the initializers whose values are not in the skeleton out of the graph: tract sees unbound values
@@ -27,9 +41,9 @@ pub(super) fn take(
     file: &OnnxFile,
     proto: &mut ModelProto,
     reader: &mut WeightReader<'_>,
-) -> Result<Vec<PendingWeight>, Cause> {
+) -> Result<PendingWeights, Cause> {
     let places: HashMap<&str, &Weight> = file.weights.iter().map(|weight| (weight.name.as_str(), weight)).collect();
-    let mut weights = Vec::new();
+    let mut weights = PendingWeights::new();
     let Some(graph) = &mut proto.graph else { return Ok(weights) };
     let mut kept = Vec::new();
     for mut tensor in std::mem::take(&mut graph.initializer) {
@@ -38,7 +52,7 @@ pub(super) fn take(
             continue;
         };
         match PendingWeight::new(&tensor, place)? {
-            Some(weight) => weights.push(weight),
+            Some(weight) => drop(weights.insert(tensor.name, weight)),
             // tract has its own ideas of other types, 64-bit integers among them.
             None => {
                 tensor.raw_data = vec![0; usize::try_from(place.length)?];
@@ -48,7 +62,7 @@ pub(super) fn take(
         }
     }
     graph.initializer = kept;
-    graph.input.retain(|input| weights.iter().all(|weight| weight.name != input.name));
+    graph.input.retain(|input| !weights.contains_key(&input.name));
     Ok(weights)
 }
 
@@ -68,27 +82,83 @@ impl PendingWeight {
             let problem = format!("the weight '{}' has {} bytes, which are not its shape's", place.name, place.length);
             return Err(problem.into());
         }
-        Ok(Some(Self { name: place.name.clone(), shape, data_type, place: place.clone() }))
+        Ok(Some(Self { shape, data_type, place: place.clone(), grid: None }))
     }
 
-    /// Reads the values; half precision becomes single.
+    /// Whether 8-bit integers are stored, whose meaning is not known yet.
+    pub fn is_integer(&self) -> bool {
+        matches!(self.data_type, DataType::Int8 | DataType::Uint8) && self.grid.is_none()
+    }
+
+    /// The sizes of its dimensions.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The same stored integers, read as the numbers that they stand for; `None` where the grid does not
+    /// fit the shape.
+    pub fn on_grid(&self, grid: Grid) -> Option<Self> {
+        let channels = self.shape.get(grid.axis).copied();
+        let fits = |count: usize| count == 1 || Some(count) == channels;
+        let possible = self.is_integer() && fits(grid.scales.len()) && fits(grid.zero_points.len());
+        possible.then(|| Self { grid: Some(grid), ..self.clone() })
+    }
+
+    /// Reads the values; half precision and integers on a grid become single precision.
     pub fn read(&self, reader: &mut WeightReader<'_>) -> Result<Tensor, Cause> {
-        match self.data_type {
-            DataType::Float16 => {
-                let mut bytes = vec![0; usize::try_from(self.place.length)?];
-                reader.read(&self.place, &mut bytes)?;
-                Ok(Tensor::from_shape(&self.shape, &widened(&bytes))?)
-            }
-            data_type => {
-                let mut tensor = Tensor::zero_dt(data_type.try_into()?, &self.shape)?;
-                reader.read(&self.place, tensor.as_bytes_mut())?;
-                Ok(tensor)
+        if self.grid.is_none() && self.data_type != DataType::Float16 {
+            let mut tensor = Tensor::zero_dt(self.data_type.try_into()?, &self.shape)?;
+            reader.read(&self.place, tensor.as_bytes_mut())?;
+            return Ok(tensor);
+        }
+        let mut bytes = vec![0; usize::try_from(self.place.length)?];
+        reader.read(&self.place, &mut bytes)?;
+        let mut tensor = Tensor::zero::<f32>(&self.shape)?;
+        let mut view = tensor.try_as_plain_ram_mut()?;
+        let values = view.as_slice_mut::<f32>()?;
+        match &self.grid {
+            Some(grid) => grid.dequantize(&self.shape, self.data_type == DataType::Int8, &bytes, values),
+            None => values.iter_mut().zip(bytes.chunks_exact(2)).for_each(|(value, pair)| *value = widened(pair)),
+        }
+        Ok(tensor)
+    }
+}
+
+impl Grid {
+    fn dequantize(&self, shape: &[usize], signed: bool, bytes: &[u8], values: &mut [f32]) {
+        let inner = shape.iter().skip(self.axis + 1).product::<usize>().max(1);
+        let channels = shape.get(self.axis).copied().unwrap_or(1).max(1);
+        for (index, (bytes, values)) in bytes.chunks(inner).zip(values.chunks_mut(inner)).enumerate() {
+            let channel = index % channels;
+            let scale = self.scales[if self.scales.len() == 1 { 0 } else { channel }];
+            let zero_point = self.zero_points[if self.zero_points.len() == 1 { 0 } else { channel }];
+            for (&byte, value) in bytes.iter().zip(values) {
+                let integer = if signed { i32::from(byte as i8) } else { i32::from(byte) };
+                *value = (integer - zero_point) as f32 * scale;
             }
         }
     }
 }
 
 /// Little-endian half precision as single precision.
-pub(super) fn widened(bytes: &[u8]) -> Vec<f32> {
-    bytes.chunks_exact(2).map(|pair| f16::from_le_bytes([pair[0], pair[1]]).to_f32()).collect()
+pub(super) fn widened(pair: &[u8]) -> f32 {
+    f16::from_le_bytes([pair[0], pair[1]]).to_f32()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_channel_has_its_own_grid() {
+        let grid = Grid { axis: 1, scales: vec![0.5, 2.0], zero_points: vec![0, 1] };
+        let mut values = [0.0; 8];
+        // [2, 2, 2]: the channel changes with every second value.
+        grid.dequantize(&[2, 2, 2], true, &[1, 0xff, 3, 0, 2, 4, 1, 5], &mut values);
+        assert_eq!(values, [0.5, -0.5, 4.0, -2.0, 1.0, 2.0, 0.0, 8.0]);
+        let whole = Grid { axis: 0, scales: vec![1.0], zero_points: vec![128] };
+        let mut values = [0.0; 3];
+        whole.dequantize(&[3], false, &[0, 128, 255], &mut values);
+        assert_eq!(values, [-128.0, 0.0, 127.0]);
+    }
 }
