@@ -16,4 +16,4 @@ pub use pictures::{formula_picture, png, write_class_folders};
 pub use program::{Finished, program, run};
 pub use run::TemporaryRun;
 pub use surroundings::{coffee_pictures, fixture, python, target_folder};
-pub use tolerance::Tolerance;
+pub use tolerance::{Levels, Tolerance};

@@ -45,9 +45,8 @@ fn a_small_vgg_learns_the_roasts_and_keeps_its_answers_in_every_engine_and_preci
             architecture: Family::Vgg11,
             width: 0.25,
             head: HeadKind::Gap,
-            batch_norm: true,
             image_size: ImageSize { height: 64, width: 64 },
-            epochs: 12,
+            epochs: 25,
             learning_rate: 1e-3,
             ..Config::default()
         },

@@ -16,7 +16,7 @@ use models::{Checkpoint, RunFolder};
 use tempfile::TempDir;
 use tests::{Finished, program, run, write_class_folders};
 
-const EPOCHS: &str = "6";
+const EPOCHS: &str = "12";
 
 /// The longest that a child may take for what takes it a second.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -28,7 +28,7 @@ struct Training {
 impl Training {
     fn new() -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        write_class_folders(&folder.path().join("pictures"), 3, 10, 32)?;
+        write_class_folders(&folder.path().join("pictures"), 3, 20, 32)?;
         Ok(Self { folder })
     }
 
@@ -39,7 +39,7 @@ impl Training {
     /// A tiny network with all that has a state: batch normalisation, dropout, decay, shuffling.
     fn fit(&self, name: &str) -> Result<Command> {
         let mut command = program("trainer")?;
-        command.arg("fit").arg(self.path("pictures")).args(["--architecture", "vgg11", "--width", "0.05"]);
+        command.arg("fit").arg(self.path("pictures")).args(["--architecture", "vgg11", "--width", "0.25"]);
         command.args(["--head", "gap", "--batch-norm", "--dropout", "0.2", "--image-size", "32"]);
         command.args(["--batch-size", "4", "--learning-rate", "0.002", "--decay-steps", "5", "--epochs", EPOCHS]);
         command.args(["--threads", "1", "--device", "cpu", "--format", "json", "--run"]).arg(self.path(name));
@@ -97,7 +97,7 @@ fn assert_same(found: &Outcome, expected: &Outcome, what: &str) {
 fn reference(training: &Training) -> Result<Outcome> {
     run(&mut training.fit("reference")?)?.with_code(0)?;
     let outcome = outcome(&training.path("reference"))?;
-    assert_eq!(outcome.metrics.len(), 7, "a header and six epochs: {:?}", outcome.metrics);
+    assert_eq!(outcome.metrics.len(), 13, "a header and twelve epochs: {:?}", outcome.metrics);
     let tensors = outcome.last.len();
     ensure!(tensors > 60, "weights, running moments and two moments each of Adam, not {tensors} tensors");
     Ok(outcome)
@@ -148,7 +148,7 @@ fn killed_at_any_instant_it_goes_on_to_the_same_bits() -> Result<()> {
         let path = training.path(&name);
         for _ in 0..6 {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let changes = (state >> 33) as usize % 25 + 1;
+            let changes = (state >> 33) as usize % 40 + 1;
             kills += usize::from(kill_after(&mut training.go_on(&name)?, &path, changes)?);
         }
         run(&mut training.go_on(&name)?)?.with_code(0)?;
@@ -198,7 +198,7 @@ fn ctrl_c_finishes_the_step_saves_and_goes_on_to_the_same_bits() -> Result<()> {
     let report = fs::read(training.path("interrupted").join(RunFolder::REPORT))?;
     let report: serde_json::Value = serde_json::from_slice(&report)?;
     assert_eq!(report["status"], "interrupted", "{report}");
-    ensure!(report["epochs"].as_u64().is_some_and(|epochs| (1..6).contains(&epochs)), "{report}");
+    ensure!(report["epochs"].as_u64().is_some_and(|epochs| (1..12).contains(&epochs)), "{report}");
 
     let finished = run(&mut training.resume("interrupted")?)?.with_code(0)?;
     let last: serde_json::Value = serde_json::from_str(finished.stdout.lines().last().context("a report")?)?;

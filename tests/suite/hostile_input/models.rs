@@ -187,7 +187,7 @@ fn graphs_that_are_no_picture_classifiers_say_why() -> Result<()> {
         }
     })?;
     ensure!(matches!(double, GraphProblem::ElementType { name, .. } if name == "input"));
-    let flat = graph(&|graph| set_shape(&mut graph.output[0], &[1, 3, 1, 1]))?;
+    let flat = graph(&|graph| set_shape(&mut graph.output[0], &[1, 3, 7, 7]))?;
     ensure!(matches!(flat, GraphProblem::OutputShape { name, .. } if name == "logits"));
     Ok(())
 }
