@@ -1,7 +1,9 @@
 use std::{collections::HashMap, path::Path, time::Instant};
 
 use candle_core::Tensor;
+use candle_onnx::onnx::ModelProto;
 use models::{Mode, Network};
+use prost::{Message, bytes::Bytes};
 use runtime::{EngineChoice, Model, RuntimeError};
 
 use crate::{
@@ -292,7 +294,11 @@ impl Verifier<'_> {
     fn candle_onnx(&self, progress: &mut dyn Progress) -> Result<EngineRun, ExportError> {
         let failed = |source| ExportError::Candle { doing: "running the file in candle-onnx", source };
         let start = Instant::now();
-        let mut model = candle_onnx::read_file(self.path).map_err(failed)?;
+        let bytes =
+            std::fs::read(self.path).map_err(|source| ExportError::Read { path: self.path.to_owned(), source })?;
+        // From shared bytes, prost copies each tensor once; from a slice, twice.
+        let mut model =
+            ModelProto::decode(Bytes::from(bytes)).map_err(|error| failed(candle_core::Error::wrap(error)))?;
         let load_ms = milliseconds(start);
         let pictures = self.inputs.len().min(CANDLE_ONNX_PICTURES);
         progress.start("candle-onnx", pictures);
