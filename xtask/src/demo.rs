@@ -88,7 +88,7 @@ impl<'a> Demo<'a> {
         let mut trainer = self.program("trainer");
         trainer.arg("fit").arg(self.pictures()).arg("--run").arg(self.run());
         trainer.args(["--image-size", "64", "--width", "0.25", "--head", "gap", "--batch-norm"]);
-        process::run(trainer.args(["--epochs", "12", "--batch-size", "16", "--learning-rate", "0.002"]))
+        process::run(trainer.args(["--epochs", "15", "--batch-size", "16", "--learning-rate", "0.0005"]))
     }
 
     fn export(&self, name: &str, options: &[&str]) -> Result<PathBuf> {
