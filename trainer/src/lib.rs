@@ -1,4 +1,29 @@
-//! Fits a VGG network to a folder of labelled pictures.
+//! Fits a VGG network to a folder of labelled pictures, in candle, and writes a run folder.
+//!
+//! - [`Config`]: every setting; the default is the well-known tutorial's.
+//! - [`data`]: the split, exactly that of Keras's `image_dataset_from_directory`, and batches that are prepared while
+//!   the network works.
+//! - [`fit`]: a training run, watched by an [`Observer`], stopped by an [`Interrupt`], resumed to the same bits.
+//! - [`evaluate`], [`preview`], [`charts`]: a look at what went in and what came out.
+//! - [`sample_data`]: synthetic pictures of coffee beans, for demonstrations and tests.
+//!
+//! Architecture invariant: nothing here knows ONNX; the run folder is all that the exporter reads.
+//!
+//! ```
+//! use trainer::{Config, FitRequest, HeadKind, Interrupt, fit, sample_data};
+//!
+//! let folder = tempfile::tempdir()?;
+//! let pictures = folder.path().join("pictures");
+//! sample_data::paint(&pictures, sample_data::SampleOptions { per_class: 5, size: 32, seed: 1 })?;
+//!
+//! let config =
+//!     Config { width: 0.0625, head: HeadKind::Gap, image_size: "32".parse()?, epochs: 1, ..Config::default() };
+//! let request = FitRequest { pictures: Some(pictures), run: folder.path().join("run"), resume: false, config };
+//! let report = fit(&request, &mut (), &Interrupt::default())?;
+//! assert_eq!(report.epochs, 1);
+//! assert!(request.run.join("best.safetensors").exists());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub mod charts;
 mod config;

@@ -167,6 +167,7 @@ impl Session {
             Passage::Through(()) => self.finish(Status::Finished),
             Passage::Interrupted => {
                 if self.state.batches > 0 || !self.run.file(RunFolder::LAST).exists() {
+                    self.check_weights()?;
                     self.save_last(Vec::new())?;
                 }
                 self.finish(Status::Interrupted)
@@ -236,6 +237,7 @@ impl Session {
                 learning_rate: running.learning_rate,
             });
         }
+        self.check_weights()?;
         let began = Instant::now();
         let Passage::Through(validation) = self.validate(observer, interrupt)? else {
             return Ok(Passage::Interrupted);
@@ -312,7 +314,6 @@ impl Session {
     /// another name, the checkpoint then says that they are the best, and only then do they take the name of the old
     /// ones. A kill in between leaves it to [`settle_best`] to finish, or to undo, the last of these.
     fn save(&mut self, validation: Option<Tally>, training_loss: Option<f64>) -> Result<bool, FitError> {
-        self.check_weights()?;
         let metrics = self.metrics(validation.as_ref());
         let mut best = Best { epoch: self.state.epochs, weights: Sha256::of(b""), training_loss, validation };
         let is_best = self.state.best.as_ref().is_none_or(|old| best.beats(old));
@@ -330,7 +331,6 @@ impl Session {
     }
 
     fn save_last(&self, metrics: Vec<Metric>) -> Result<(), FitError> {
-        self.check_weights()?;
         let path = self.run.file(RunFolder::LAST);
         self.network.save_checkpoint(&path, &self.card(metrics), &self.adam, &self.state.to_notes())?;
         Ok(())

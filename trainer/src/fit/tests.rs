@@ -278,7 +278,10 @@ fn a_step_size_beyond_reason_is_an_error_that_says_so() {
     let wild = Config { learning_rate: 1e30, batch_norm: false, ..config() };
     let error = fit(&request(pictures.path(), &run, false, wild), &mut (), &Interrupt::default()).expect_err("wild");
     assert!(matches!(error, FitError::Diverged { epoch: 1, saved_epochs: 0, .. }), "{error}");
-    assert!(error.to_string().contains("--learning-rate"), "{error}");
+    assert!(
+        error.to_string().contains("--learning-rate") && error.to_string().contains("nothing was saved"),
+        "{error}"
+    );
     assert!(!run.join(RunFolder::LAST).exists());
 }
 
