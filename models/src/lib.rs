@@ -6,6 +6,8 @@
 //!   does it, in training, calibration, evaluation and serving.
 //! - [`ModelCard`]: labels, preprocessing, provenance and measured accuracy; it travels inside the model file.
 //! - [`RunFolder`]: the layout that the trainer writes and the exporter reads.
+//! - With feature `candle`: `Network`, the network itself, `Adam`, `training_step`, `Checkpoint`, and the
+//!   operators with their gradients in `ops`.
 //!
 //! Architecture invariant: without features, there is no candle in this crate's dependency tree.
 //!
