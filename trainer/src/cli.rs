@@ -8,7 +8,7 @@ use clap::{
 };
 use models::{Family, Preset};
 use serde::{Serialize, de::DeserializeOwned};
-use trainer::{ByteSize, DeviceChoice, HeadKind, ImageSize};
+use trainer::{ByteSize, DeviceChoice, HeadKind, ImageSize, MOST_THREADS};
 
 /// Fits a VGG network to a folder of labelled pictures.
 ///
@@ -190,7 +190,7 @@ pub(crate) struct MachineFlags {
     pub(crate) device: Option<DeviceChoice>,
 
     /// Threads of the network, and as many again that decode pictures; 0 for one per core [default: 0].
-    #[arg(long, value_name = "NUMBER", env = "DEMITASSE_THREADS")]
+    #[arg(long, value_name = "NUMBER", env = "DEMITASSE_THREADS", value_parser = threads)]
     pub(crate) threads: Option<usize>,
 
     /// Memory for decoded pictures, such as 512MiB; beyond it they are decoded again in every epoch [default: 1GiB].
@@ -215,7 +215,7 @@ pub(crate) struct EvaluateArgs {
     pub(crate) device: DeviceChoice,
 
     /// Threads of the network, and as many again that decode pictures; 0 for one per core.
-    #[arg(long, value_name = "NUMBER", env = "DEMITASSE_THREADS", default_value_t = 0)]
+    #[arg(long, value_name = "NUMBER", env = "DEMITASSE_THREADS", default_value_t = 0, value_parser = threads)]
     pub(crate) threads: usize,
 
     /// Pictures per forward pass.
@@ -367,6 +367,11 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     if number == 0 { Err("it must be at least 1".to_owned()) } else { Ok(number) }
 }
 
+fn threads(text: &str) -> Result<usize, String> {
+    let number: usize = text.parse().map_err(|error| format!("{error}"))?;
+    if number > MOST_THREADS { Err(format!("it must be at most {MOST_THREADS}")) } else { Ok(number) }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -413,12 +418,13 @@ mod tests {
     }
 
     #[test]
-    fn pictures_are_needed_but_to_resume_and_to_resume_a_run_is() {
+    fn what_cannot_be_done_is_refused_at_once() {
         let refused = |arguments: &[&str]| {
             Cli::try_parse_from(["trainer", "fit"].iter().chain(arguments)).expect_err("incomplete").to_string()
         };
         assert!(refused(&[]).contains("PICTURES"));
         assert!(refused(&["--resume"]).contains("--run"));
+        assert!(refused(&["pictures", "--threads", "100000"]).contains("at most 1024"));
         assert!(fit(&["--resume", "--run", "R"]).resume);
     }
 

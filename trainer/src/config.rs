@@ -52,7 +52,7 @@ pub struct Config {
     pub memory_budget: ByteSize,
     /// Where the network runs.
     pub device: DeviceChoice,
-    /// Threads of the network, and as many again that decode; 0 for one per core.
+    /// Threads of the network, and as many again that decode; 0 for one per core, at most 1024.
     pub threads: usize,
 }
 
@@ -81,6 +81,9 @@ impl Default for Config {
         }
     }
 }
+
+/// The most that `threads` may be: thousands would use up the memory before they start.
+pub const MOST_THREADS: usize = 1024;
 
 /// The heads of the published network and of its slim variant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -192,6 +195,7 @@ impl Config {
             ("learning_rate", self.learning_rate, positive(self.learning_rate), "above 0"),
             ("decay_steps", self.decay_steps as f64, self.decay_steps > 0, "at least 1"),
             ("decay_rate", self.decay_rate, positive(self.decay_rate), "above 0"),
+            ("threads", self.threads as f64, self.threads <= MOST_THREADS, "at most 1024"),
             ("validation_split", self.validation_split, below_one(self.validation_split), "at least 0 and below 1"),
         ];
         match checks.into_iter().find(|(_, _, holds, _)| !holds) {
@@ -322,6 +326,7 @@ mod tests {
             (Config { decay_steps: 0, ..Config::default() }, "decay_steps is 0"),
             (Config { batch_size: 0, ..Config::default() }, "batch_size is 0"),
             (Config { width: f64::NAN, ..Config::default() }, "width is NaN"),
+            (Config { threads: 100_000, ..Config::default() }, "threads is 100000"),
             (Config { dropout: 1.5, ..Config::default() }, "dropout is 1.5"),
         ];
         for (config, expected) in cases {

@@ -41,7 +41,7 @@ pub mod sample_data;
 mod schedule;
 mod values;
 
-pub use config::{Config, ConfigError, Difference, HeadKind};
+pub use config::{Config, ConfigError, Difference, HeadKind, MOST_THREADS};
 pub use data::DataError;
 pub use device::{ChosenDevice, DeviceError};
 pub use evaluate::{EvaluationError, EvaluationRequest, evaluate};

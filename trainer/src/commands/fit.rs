@@ -16,6 +16,7 @@ use crate::{
 /// Fits a network to pictures.
 pub(crate) fn fit(args: FitArgs) -> anyhow::Result<ExitStatus> {
     let config = config(&args)?;
+    config.validate()?;
     threads::limit(config.thread_count())?;
     let run = match &args.run {
         Some(run) => run.clone(),

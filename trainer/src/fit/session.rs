@@ -406,7 +406,8 @@ impl Session {
             validation_pictures: self.split.files.len() - training_pictures,
             data: self.data,
             epochs: self.state.epochs,
-            seconds: self.state.rows.iter().map(|row| row.seconds).sum(),
+            // A sum of no f64 is -0.
+            seconds: self.state.rows.iter().fold(0.0, |seconds, row| seconds + row.seconds),
             last: self.state.rows.last().cloned(),
             best: self.state.best.as_ref().map(|best| BestWeights {
                 epoch: best.epoch,

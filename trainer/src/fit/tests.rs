@@ -232,6 +232,7 @@ fn no_epoch_writes_the_initial_weights_as_a_whole_run() {
     let report = fit_through(pictures.path(), &run, config.clone());
     let best = report.best.clone().expect("the initial weights");
     assert_eq!((report.epochs, best.epoch), (0, 0));
+    assert!(report.seconds.is_sign_positive(), "no epoch takes {} s", report.seconds);
     for file in [
         "config.toml",
         "split.json",
