@@ -58,7 +58,7 @@ pub fn export_with_progress(
         weights: Some(weights_sha256),
         data: Some(data_sha256),
         epochs: card.provenance.epochs,
-        quantization: describe(options.quantize, calibration.as_ref()),
+        quantization: describe(options, calibration.as_ref()),
     };
     let mut card = ModelCard { metrics: Vec::new(), provenance, ..card };
     let draft = Draft::write(&options.output, file, &card)?;
@@ -79,6 +79,7 @@ pub fn export_with_progress(
         held: failures.is_empty(),
         bytes,
         quantization: options.quantize,
+        weight_bits: matches!(options.quantize, Some(Scheme::Int8 | Scheme::Dynamic)).then_some(options.weight_bits),
         opset: options.opset.version(),
         ir_version: options.opset.ir_version(),
         nodes,
@@ -142,29 +143,33 @@ fn precision(
     bytes_per_picture: usize,
     progress: &mut dyn Progress,
 ) -> Result<(Box<dyn Precision>, Option<CalibrationReport>), ExportError> {
-    let scheme = match options.quantize {
+    let pictures = match options.quantize {
         None => return Ok((Box::new(Float), None)),
-        Some(Scheme::Dynamic) => return Ok((Box::new(Dynamic::default()), None)),
+        Some(Scheme::Dynamic) => return Ok((Box::new(Dynamic::new(options.weight_bits)), None)),
         Some(Scheme::Fp16) => return Ok((Box::new(Fp16), None)),
         Some(Scheme::Int8) => options.calibration_pictures,
     };
-    let inputs = Inputs::of_side(split, Side::Training, scheme, &card.preprocess, options.pictures.as_deref());
+    let inputs = Inputs::of_side(split, Side::Training, pictures, &card.preprocess, options.pictures.as_deref());
     if inputs.len() == 0 {
         return Err(ExportError::NoCalibrationPictures);
     }
     let (scales, report) = calibrate(steps, &inputs, &card.preprocess, bytes_per_picture, progress)?;
-    Ok((Box::new(Int8::new(scales)), Some(report)))
+    Ok((Box::new(Int8::new(scales, options.weight_bits)), Some(report)))
 }
 
-fn describe(scheme: Option<Scheme>, calibration: Option<&CalibrationReport>) -> Option<String> {
-    Some(match (scheme?, calibration) {
-        (Scheme::Int8, Some(calibration)) => format!(
-            "int8 QDQ, weights per channel, activations per tensor, calibrated on {} pictures ({})",
-            calibration.pictures, calibration.data
-        ),
-        (Scheme::Int8, None) => "int8 QDQ".to_owned(),
-        (Scheme::Dynamic, _) => "dense layers int8, inputs quantized dynamically; convolutions f32".to_owned(),
-        (Scheme::Fp16, _) => "weights f16, arithmetic f32".to_owned(),
+fn describe(options: &ExportOptions, calibration: Option<&CalibrationReport>) -> Option<String> {
+    let largest = options.weight_bits.largest();
+    Some(match options.quantize? {
+        Scheme::Int8 => {
+            let calibrated =
+                calibration.map(|seen| format!(", calibrated on {} pictures ({})", seen.pictures, seen.data));
+            format!(
+                "int8 QDQ, weights per channel (±{largest}), activations per tensor{}",
+                calibrated.unwrap_or_default()
+            )
+        }
+        Scheme::Dynamic => format!("dense layers int8 (±{largest}), inputs quantized dynamically; convolutions f32"),
+        Scheme::Fp16 => "weights f16, arithmetic f32".to_owned(),
     })
 }
 

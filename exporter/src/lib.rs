@@ -41,7 +41,7 @@ mod verification;
 pub use error::ExportError;
 pub use export::{export, export_with_progress};
 pub use graph::{BATCH, INPUT, OUTPUT};
-pub use options::{ExportOptions, Opset, OpsetError, Scheme, VerifyOn, Weights};
+pub use options::{ExportOptions, Opset, OpsetError, Scheme, VerifyOn, WeightBits, Weights};
 pub use progress::Progress;
 pub use quantization::calibration::{CalibrationReport, Clipping, ClippingError};
 pub use report::{AbsentEngine, EngineVerification, ExportReport, Reference, Verification};

@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
-use exporter::{ExportError, ExportOptions, ExportReport, Opset, Progress, Scheme, VerifyOn, Weights};
+use exporter::{ExportError, ExportOptions, ExportReport, Opset, Progress, Scheme, VerifyOn, WeightBits, Weights};
 use indicatif::{ProgressBar, ProgressStyle};
 use models::RunFolder;
 
@@ -38,6 +38,11 @@ struct Args {
     /// Make the numbers smaller; alone it means int8
     #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "int8", value_name = "SCHEME")]
     quantize: Option<Scheme>,
+
+    /// How many of the 8 bits of an int8 weight are used: with all 8, ONNX Runtime is wrong on x86 processors
+    /// without VNNI
+    #[arg(long, value_enum, default_value_t, value_name = "BITS")]
+    weight_bits: WeightBits,
 
     /// Version of ONNX's operators, 13 to 21
     #[arg(long, default_value_t, value_name = "N")]
@@ -130,6 +135,7 @@ fn run(args: Args) -> anyhow::Result<ExportReport> {
     let options = ExportOptions {
         output: args.output,
         quantize: args.quantize,
+        weight_bits: args.weight_bits,
         opset: args.opset,
         weights: args.weights,
         calibration_pictures: args.calibration_pictures,

@@ -4,7 +4,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use models::{Metric, Sha256};
 use serde::Serialize;
 
-use crate::{CalibrationReport, Scheme, Tolerance, Weights};
+use crate::{CalibrationReport, Scheme, Tolerance, WeightBits, Weights};
 
 /// What was exported, and how the file compares with the network. Serialized, it is what
 /// `exporter --format json` prints.
@@ -18,6 +18,8 @@ pub struct ExportReport {
     pub bytes: u64,
     /// How the numbers were made smaller; null for f32.
     pub quantization: Option<Scheme>,
+    /// How many bits of int8 weights are used, `"7"` or `"8"`; null unless int8.
+    pub weight_bits: Option<WeightBits>,
     /// The version of ONNX's operators.
     pub opset: i64,
     /// The version of the file format.
@@ -85,7 +87,7 @@ pub struct EngineVerification {
     pub tolerance: Option<Tolerance>,
     /// Pictures whose first class is the network's.
     pub agreeing: usize,
-    /// Right answers; null where the inputs have no classes.
+    /// Right answers; null where the inputs have no classes, or the engine was not given all of them.
     pub correct: Option<usize>,
     /// Their share.
     pub accuracy: Option<f64>,

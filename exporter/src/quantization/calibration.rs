@@ -175,7 +175,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        Opset,
+        Opset, WeightBits,
         folded::{Affine, Operation, fold},
         graph::build,
         quantization::{int8::Int8, weights::quantize_rows},
@@ -189,7 +189,7 @@ mod tests {
     /// The weights that are left after quantizing and dequantizing.
     fn rounded(steps: Vec<Step>) -> Vec<Step> {
         let round = |name: &str, affine: Affine| {
-            let rows = quantize_rows(name, &affine.weight).expect("finite weights");
+            let rows = quantize_rows(name, &affine.weight, WeightBits::Seven).expect("finite weights");
             let row_len = rows.values.len() / rows.scales.len();
             let value = |(index, &integer): (usize, &i8)| f32::from(integer) * rows.scales[index / row_len];
             let values: Vec<f32> = rows.values.iter().enumerate().map(value).collect();
@@ -226,7 +226,8 @@ mod tests {
             let simulated = forward(&rounded(steps()), input, &mut visit).expect("a forward pass");
             let simulated = simulated.flatten_all().and_then(|t| t.to_vec1::<f32>()).expect("logits");
 
-            let file = build(&architecture, steps(), Opset::default(), &mut Int8::new(scales.clone()));
+            let file =
+                build(&architecture, steps(), Opset::default(), &mut Int8::new(scales.clone(), WeightBits::Seven));
             let disk = tempfile::NamedTempFile::new().expect("a file");
             file.expect("a graph").write(disk.as_file()).expect("written");
             let model = Model::builder().engine(EngineChoice::Tract).threads(1).preprocess(preprocess);

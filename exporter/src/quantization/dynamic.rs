@@ -1,7 +1,7 @@
 use candle_onnx::onnx::tensor_proto::DataType;
 
 use crate::{
-    ExportError,
+    ExportError, WeightBits,
     folded::Affine,
     graph::{Dense, Float, GraphBuilder, Precision, integer},
     onnx_file::Values,
@@ -12,9 +12,16 @@ use crate::{
 ///
 /// VGG's dense layers hold nine tenths of its weights, so the file is a third of its size with no
 /// calibration. Convolutions are left out because `ConvInteger` is many times slower than f32 everywhere.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Dynamic {
-    float: Float,
+    bits: WeightBits,
+}
+
+impl Dynamic {
+    /// With weights of so many bits.
+    pub(crate) fn new(bits: WeightBits) -> Self {
+        Self { bits }
+    }
 }
 
 impl Precision for Dynamic {
@@ -24,7 +31,7 @@ impl Precision for Dynamic {
         layer: &str,
         affine: Affine,
     ) -> Result<(String, String), ExportError> {
-        self.float.affine(graph, layer, affine)
+        Float.affine(graph, layer, affine)
     }
 
     /// `MatMulInteger` between `DynamicQuantizeLinear` and the scales: the pattern that ONNX Runtime fuses
@@ -32,7 +39,7 @@ impl Precision for Dynamic {
     fn dense(&mut self, graph: &mut GraphBuilder, dense: Dense<'_>, affine: Affine) -> Result<(), ExportError> {
         let layer = dense.layer;
         let part = |part: &str| format!("{layer}/{part}");
-        let rows = quantize_rows(layer, &affine.weight)?;
+        let rows = quantize_rows(layer, &affine.weight, self.bits)?;
         let (outputs, inputs) = (rows.scales.len(), rows.values.len() / rows.scales.len().max(1));
         let transposed = transpose(&rows.values, outputs, inputs);
         let weight = graph.constant(format!("{layer}.weight"), vec![inputs, outputs], Values::I8(transposed));

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use models::Preprocess;
 
 use crate::{
-    ExportError,
+    ExportError, WeightBits,
     folded::Affine,
     graph::{GraphBuilder, INPUT, Precision, integer},
     onnx_file::Values,
@@ -56,14 +56,15 @@ impl ActivationScale {
 #[derive(Debug)]
 pub(crate) struct Int8 {
     scales: BTreeMap<String, ActivationScale>,
+    bits: WeightBits,
     /// The layer whose scale the present value has, and the scale. Pools and flattening keep it.
     current: Option<(String, ActivationScale)>,
 }
 
 impl Int8 {
-    /// With a scale for [`INPUT`] and for every layer that makes new values.
-    pub(crate) fn new(scales: BTreeMap<String, ActivationScale>) -> Self {
-        Self { scales, current: None }
+    /// With a scale for [`INPUT`] and for every layer that makes new values, and weights of so many bits.
+    pub(crate) fn new(scales: BTreeMap<String, ActivationScale>, bits: WeightBits) -> Self {
+        Self { scales, bits, current: None }
     }
 
     fn input_scale(&self) -> f32 {
@@ -84,7 +85,7 @@ impl Precision for Int8 {
         let Affine { weight, bias } = affine;
         let input_scale = self.input_scale();
         let dims = weight.dims().to_vec();
-        let rows = quantize_rows_with(layer, &weight, |row| bias[row].abs() / (input_scale * BIAS_MAX))?;
+        let rows = quantize_rows_with(layer, &weight, self.bits, |row| bias[row].abs() / (input_scale * BIAS_MAX))?;
         let channels = rows.scales.len();
         let bias_scales: Vec<f32> = rows.scales.iter().map(|scale| scale * input_scale).collect();
         let integers = bias.iter().zip(&bias_scales).map(|(bias, scale)| (bias / scale).round_ties_even() as i32);
