@@ -83,17 +83,17 @@ impl fmt::Display for EngineReport {
 /// [`EngineChoice::Auto`] turns to another engine, and only where ONNX Runtime's library is missing or unusable.
 pub(crate) fn load(
     choice: EngineChoice,
-    file: OnnxFile,
+    file: &OnnxFile,
     options: EngineOptions,
 ) -> Result<(Box<dyn Engine>, Option<String>), RuntimeError> {
     match choice {
         EngineChoice::Tract => Ok((load_tract(file, options)?, None)),
-        EngineChoice::Ort => Ok((load_onnxruntime(&file, options, false)?, None)),
-        EngineChoice::OrtCuda => Ok((load_onnxruntime(&file, options, true)?, None)),
+        EngineChoice::Ort => Ok((load_onnxruntime(file, options, false)?, None)),
+        EngineChoice::OrtCuda => Ok((load_onnxruntime(file, options, true)?, None)),
         EngineChoice::Auto => match find_onnxruntime() {
             Ok(library) => {
                 let selection = format!("chosen by auto: its library is {library}");
-                Ok((load_onnxruntime(&file, options, false)?, Some(selection)))
+                Ok((load_onnxruntime(file, options, false)?, Some(selection)))
             }
             Err(reason) => {
                 let selection = format!("chosen by auto: {}", chain(&reason));
@@ -126,12 +126,12 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 #[cfg(feature = "tract")]
-fn load_tract(file: OnnxFile, options: EngineOptions) -> Result<Box<dyn Engine>, RuntimeError> {
+fn load_tract(file: &OnnxFile, options: EngineOptions) -> Result<Box<dyn Engine>, RuntimeError> {
     Ok(Box::new(tract::TractEngine::load(file, options)?))
 }
 
 #[cfg(not(feature = "tract"))]
-fn load_tract(_: OnnxFile, _: EngineOptions) -> Result<Box<dyn Engine>, RuntimeError> {
+fn load_tract(_: &OnnxFile, _: EngineOptions) -> Result<Box<dyn Engine>, RuntimeError> {
     Err(RuntimeError::NotCompiled { engine: "tract", feature: "tract" })
 }
 

@@ -41,7 +41,7 @@ impl Worker {
         let (loaded, report) = mpsc::sync_channel(1);
         let fixed_batch = options.signature.batch;
         let body = move || {
-            let engine = guarded("loading", || engine::load(choice, file, options));
+            let engine = guarded("loading", move || engine::load(choice, &file, options));
             let mut engine = match engine {
                 Ok((engine, selection)) => {
                     let report = EngineReport { selection, ..engine.report() };

@@ -78,8 +78,6 @@ fn every_engine_agrees_with_the_reference_at_every_batch() {
         let expected = reference(expected);
         for engine in engines() {
             let model = model(bytes, engine);
-            // In this order tract makes plans for 1 and 3, replaces the latter by one for 8, and then
-            // computes 3 in parts.
             for batch in [1, 3, 8, 3, 1] {
                 let found = model.logits(&input[..batch * picture], batch).expect("it runs");
                 assert_within(tolerance, &found, &expected[..batch * 3], &format!("{name}, {engine}, batch {batch}"));

@@ -8,7 +8,7 @@ use std::{
 
 use ort::environment::Environment;
 
-use crate::RuntimeError;
+use crate::{RuntimeError, error::Cause};
 
 /// ONNX Runtime in this process: there can be only one.
 #[derive(Clone)]
@@ -31,11 +31,19 @@ pub(crate) fn load() -> Result<Library, RuntimeError> {
     }
     let path = Places::of_this_process().find()?;
     let failed = |source| RuntimeError::Library { path: path.clone(), source };
-    let builder = ort::init_from(&path).map_err(|error| failed(error.to_string().into()))?;
+    let builder = ort::init_from(&path).map_err(|error| failed(load_cause(error)))?;
     let environment = builder.with_name("demitasse").build().map_err(|error| failed(error.into()))?;
     let library = Library { version: version(&path), path, environment };
     *loaded = Some(library.clone());
     Ok(library)
+}
+
+/// The loader's own words, which say what is wrong with the file, are the cause of its error.
+fn load_cause(error: ort::LoadDynamicError) -> Cause {
+    match error {
+        ort::LoadDynamicError::Dlopen { error, .. } => error.into(),
+        other => other.to_string().into(),
+    }
 }
 
 #[cfg(target_os = "windows")]

@@ -47,19 +47,3 @@ pub(super) fn optimised(file: &OnnxFile, options: &EngineOptions, batch: usize) 
     fake_quantize::install(&mut model)?;
     Ok(model.into_optimized()?)
 }
-
-/// Lets a graph use the constants of another wherever both have the same: so the weights of a second plan
-/// take no memory of their own.
-pub(super) fn share_weights(graph: &mut TypedModel, other: &TypedModel) {
-    let constants: Vec<_> = other.nodes().iter().filter(|node| node.op_is::<Const>()).collect();
-    for node in &mut graph.nodes {
-        let Some(own) = node.op_as::<Const>() else { continue };
-        let same = constants.iter().find(|constant| {
-            constant.name == node.name && constant.op_as::<Const>().is_some_and(|constant| constant.val() == own.val())
-        });
-        if let Some(constant) = same {
-            node.op = constant.op.clone();
-            node.outputs[0].fact = constant.outputs[0].fact.clone();
-        }
-    }
-}
