@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
-use models::{Network, RunFolder};
+use models::{ClassFolders, Network, Picture, RunFolder};
 use serde_json::Value;
 use tempfile::TempDir;
 use tests::{program, run, write_class_folders};
@@ -311,6 +311,39 @@ fn json_of_the_runtime() -> Result<()> {
         measurements.as_array().into_iter().flatten().map(|case| (&case["engine"], &case["batch"])).collect();
     assert_eq!(cases.len(), 4, "{measurements}");
     snapshot("json_runtime_bench", &shape_text(&measurements)?);
+    Ok(())
+}
+
+#[test]
+fn drawings_and_sample_pictures_can_be_read_and_repeated() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let root = folder.path();
+    let trainer = |arguments: &[&str]| run(program("trainer")?.current_dir(root).args(arguments))?.with_code(0);
+    for name in ["first", "second"] {
+        trainer(&["sample-data", name, "--per-class", "3", "--size", "40", "--seed", "5"])?;
+    }
+    trainer(&["sample-data", "other", "--per-class", "3", "--size", "40", "--seed", "6"])?;
+    let [first, second, other] = ["first", "second", "other"].map(|name| ClassFolders::scan(&root.join(name)));
+    let (first, second, other) = (first?, second?, other?);
+    assert_eq!((first.labels.len(), first.files.len()), (4, 12));
+    assert_eq!(first.files, second.files);
+    for (file, same) in first.files.iter().zip(&second.files) {
+        let bytes = fs::read(first.absolute(file))?;
+        assert_eq!(bytes, fs::read(second.absolute(same))?, "{}", file.path);
+        ensure!(bytes != fs::read(other.absolute(file))?, "{} does not depend on the seed", file.path);
+        let picture = Picture::decode(&bytes)?;
+        assert_eq!((picture.width, picture.height), (40, 40));
+    }
+    trainer(&["preview", "first", "-o", "preview.png"])?;
+    trainer(&["diagram", "-o", "diagram.png"])?;
+    trainer(&["diagram", "--architecture", "vgg11", "-o", "diagram.svg"])?;
+    for name in ["preview.png", "diagram.png"] {
+        let picture = Picture::open(&root.join(name))?;
+        ensure!(picture.rgb.chunks(3).any(|pixel| pixel != &picture.rgb[..3]), "{name} is blank");
+    }
+    ensure!(fs::read(root.join("diagram.svg"))?.starts_with(b"<svg"));
+    let summary = trainer(&["summary"])?.stdout;
+    ensure!(summary.contains("block5_conv3") && summary.contains("134,276,932"), "{summary}");
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::Device;
-use models::{Checkpoint, RunFolder};
+use models::{Checkpoint, Picture, RunFolder, Side};
 use tempfile::TempDir;
 use tests::{Finished, program, run, write_class_folders};
 
@@ -101,6 +101,49 @@ fn reference(training: &Training) -> Result<Outcome> {
     let tensors = outcome.last.len();
     ensure!(tensors > 60, "weights, running moments and two moments each of Adam, not {tensors} tensors");
     Ok(outcome)
+}
+
+#[test]
+fn a_finished_run_has_every_file_and_each_can_be_read() -> Result<()> {
+    let training = Training::new()?;
+    run(&mut training.fit("whole")?)?.with_code(0)?;
+    let folder = training.path("whole");
+    let mut names: Vec<_> = sight(&folder).into_keys().map(|path| path.file_name().map(ToOwned::to_owned)).collect();
+    names.sort();
+    let expected = [
+        "architecture.png",
+        "architecture.svg",
+        "best.safetensors",
+        "config.toml",
+        "confusion.png",
+        "confusion.svg",
+        "curves.png",
+        "curves.svg",
+        "last.safetensors",
+        "metrics.csv",
+        "preview.png",
+        "report.json",
+        "split.json",
+        "summary.txt",
+    ];
+    assert_eq!(names, expected.map(|name| Some(name.into())));
+    for name in expected {
+        let bytes = fs::read(folder.join(name))?;
+        match name.rsplit('.').next() {
+            Some("png") => {
+                let picture = Picture::decode(&bytes).with_context(|| name.to_owned())?;
+                let first = &picture.rgb[..3];
+                ensure!(picture.rgb.chunks(3).any(|pixel| pixel != first), "{name} is blank");
+            }
+            Some("svg") => ensure!(bytes.starts_with(b"<svg") && bytes.trim_ascii_end().ends_with(b"</svg>"), "{name}"),
+            _ => ensure!(!bytes.is_empty(), "{name} is empty"),
+        }
+    }
+    let run = RunFolder::open(&folder)?;
+    assert_eq!(trainer::Config::from_file(&run.file(RunFolder::CONFIG))?.epochs.to_string(), EPOCHS);
+    let split = run.split()?;
+    assert_eq!((split.side(Side::Training).count(), split.side(Side::Validation).count()), (48, 12));
+    Ok(())
 }
 
 /// What can be seen of a folder from outside: names, sizes and times of change.
