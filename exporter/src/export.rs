@@ -1,4 +1,9 @@
-use std::{fs::File, path::Path, time::Instant};
+use std::{
+    fs::{self, File},
+    io,
+    path::Path,
+    time::Instant,
+};
 
 use candle_core::Device;
 use models::{ModelCard, Network, Provenance, RunFolder, Sha256, Side, Split};
@@ -33,6 +38,7 @@ pub fn export_with_progress(
     progress: &mut dyn Progress,
 ) -> Result<ExportReport, ExportError> {
     let start = Instant::now();
+    check_folder(&options.output)?;
     let source = Source::open(run, options)?;
     let inputs = source.verification_inputs(options)?;
     let expected = Expected::of(&source.network, &inputs, progress)?;
@@ -47,9 +53,7 @@ pub fn export_with_progress(
     drop(precision);
     file.header.doc_string =
         format!("{} for {} classes: {}", architecture.name, card.labels.len(), card.labels.join(", "));
-    if file.len() > PROTOBUF_LIMIT {
-        return Err(ExportError::TooLarge { bytes: file.len(), limit: PROTOBUF_LIMIT });
-    }
+    check_size(&file)?;
     let (nodes, content) = (file.graph.node.len(), file.len());
 
     let data_sha256 = split.digest();
@@ -79,7 +83,8 @@ pub fn export_with_progress(
         held: failures.is_empty(),
         bytes,
         quantization: options.quantize,
-        weight_bits: matches!(options.quantize, Some(Scheme::Int8 | Scheme::Dynamic)).then_some(options.weight_bits),
+        weight_bits: matches!(options.quantize, Some(Scheme::Int8 | Scheme::Dynamic))
+            .then_some(options.weight_bits.count()),
         opset: options.opset.version(),
         ir_version: options.opset.ir_version(),
         nodes,
@@ -96,6 +101,25 @@ pub fn export_with_progress(
     }
     draft.finish()?;
     Ok(report)
+}
+
+fn folder_of(output: &Path) -> &Path {
+    match output.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// Finds out before the long work that the file could not be written.
+fn check_folder(output: &Path) -> Result<(), ExportError> {
+    let failed = |source| ExportError::Write { path: output.to_owned(), source };
+    let folder = fs::metadata(folder_of(output)).map_err(failed)?;
+    if folder.is_dir() { Ok(()) } else { Err(failed(io::ErrorKind::NotADirectory.into())) }
+}
+
+fn check_size(file: &OnnxFile) -> Result<(), ExportError> {
+    let (bytes, limit) = (file.len(), PROTOBUF_LIMIT);
+    if bytes > limit { Err(ExportError::TooLarge { bytes, limit }) } else { Ok(()) }
 }
 
 /// A run, read and found consistent.
@@ -182,10 +206,7 @@ struct Draft<'a> {
 impl<'a> Draft<'a> {
     /// Writes the file, and lets go of its tensors.
     fn write(output: &'a Path, file: OnnxFile, card: &ModelCard) -> Result<Self, ExportError> {
-        let folder = match output.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
+        let folder = folder_of(output);
         let failed = |source| ExportError::Write { path: output.to_owned(), source };
         let draft = tempfile::Builder::new().prefix(".writing-").suffix(".onnx").tempfile_in(folder).map_err(failed)?;
         let draft = Self { output, file: draft };
@@ -222,14 +243,18 @@ impl<'a> Draft<'a> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, ops::ControlFlow};
+    use std::ops::ControlFlow;
 
     use candle_core::{DType, Tensor};
     use models::{Architecture, Head};
     use runtime::{EngineChoice, Model};
 
     use super::*;
-    use crate::{GateFailure, Opset, testing};
+    use crate::{
+        GateFailure, Opset,
+        onnx_file::{Initializer, Values},
+        testing,
+    };
 
     fn options(folder: &Path) -> ExportOptions {
         ExportOptions { threads: 1, ..ExportOptions::new(folder.join("model.onnx")) }
@@ -377,6 +402,20 @@ mod tests {
         let error = export(&run, &options(folder.path())).expect_err("no JSON");
         assert!(matches!(error, ExportError::Run(_)), "{error}");
         assert!(left_over(folder.path()).is_empty());
+    }
+
+    #[test]
+    fn a_file_beyond_the_limit_of_protobuf_is_refused() {
+        let file = |count: usize| {
+            // One value, repeated without being copied.
+            let tensor = Tensor::zeros(1, DType::F32, &Device::Cpu).and_then(|zero| zero.broadcast_as(count));
+            let values = Values::F32(tensor.expect("a view"));
+            let weight = Initializer { name: "w".into(), dims: vec![count], values };
+            OnnxFile { initializers: vec![weight], ..OnnxFile::default() }
+        };
+        let error = check_size(&file(1 << 29)).expect_err("2 GiB of values").to_string();
+        assert!(error.contains("2147483647") && error.contains("--quantize"), "{error}");
+        check_size(&file((1 << 29) - 100)).expect("just below");
     }
 
     #[test]

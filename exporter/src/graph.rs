@@ -242,3 +242,93 @@ fn batch_of(name: &str, dims: &[usize]) -> ValueInfoProto {
         ..ValueInfoProto::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, HashSet};
+
+    use models::{BATCH_NORM_EPSILON, Head};
+
+    use super::*;
+    use crate::{
+        WeightBits,
+        folded::fold,
+        quantization::{
+            dynamic::Dynamic,
+            fp16::Fp16,
+            int8::{ActivationScale, Int8},
+        },
+        testing,
+    };
+
+    fn graph(head: Head, precision: &mut dyn Precision) -> OnnxFile {
+        let architecture = testing::architecture(true, head);
+        let tensors = testing::network(&architecture).tensors();
+        let steps = fold(&architecture, tensors, BATCH_NORM_EPSILON.into()).expect("finite weights");
+        build(&architecture, steps, Opset::default(), precision).expect("a graph")
+    }
+
+    fn int8() -> Int8 {
+        let layers = ["input", "block1_conv1", "block1_conv2", "block2_conv1", "global_average_pool", "fc1"];
+        let scale = ActivationScale::covering(0.0, 1.0);
+        let scales: BTreeMap<_, _> = layers.into_iter().map(|layer| (layer.to_owned(), scale)).collect();
+        Int8::new(scales, WeightBits::Seven)
+    }
+
+    #[test]
+    fn nodes_and_constants_have_the_names_of_the_layers() {
+        let file = graph(Head::Dense(vec![5]), &mut Float);
+        let nodes: Vec<_> = file.graph.node.iter().map(|node| (node.op_type.as_str(), node.name.as_str())).collect();
+        let expected = [
+            ("Conv", "block1_conv1"),
+            ("Relu", "block1_conv1/relu"),
+            ("Conv", "block1_conv2"),
+            ("Relu", "block1_conv2/relu"),
+            ("MaxPool", "block1_pool"),
+            ("Conv", "block2_conv1"),
+            ("Relu", "block2_conv1/relu"),
+            ("MaxPool", "block2_pool"),
+            ("Flatten", "flatten"),
+            ("Gemm", "fc1"),
+            ("Relu", "fc1/relu"),
+            ("Gemm", "predictions"),
+        ];
+        assert_eq!(nodes, expected);
+        assert_eq!(file.graph.node.last().map(|node| node.output.as_slice()), Some(&[OUTPUT.to_owned()][..]));
+        let constants: Vec<_> = file.initializers.iter().map(|constant| constant.name.as_str()).collect();
+        assert_eq!(constants[..2], ["block1_conv1.weight", "block1_conv1.bias"]);
+        assert_eq!(file.initializers[0].dims, [4, 3, 3, 3]);
+    }
+
+    #[test]
+    fn every_name_is_unique_and_every_input_is_made_before_it_is_used() {
+        for head in [Head::GlobalAveragePool, Head::Dense(vec![5])] {
+            let mut dynamic = Dynamic::new(WeightBits::Seven);
+            let precisions: [&mut dyn Precision; 4] = [&mut Float, &mut Fp16, &mut int8(), &mut dynamic];
+            for precision in precisions {
+                let file = graph(head.clone(), precision);
+                let mut known: HashSet<_> = HashSet::from([INPUT.to_owned()]);
+                for constant in &file.initializers {
+                    assert!(known.insert(constant.name.clone()), "{} twice", constant.name);
+                }
+                let mut names = HashSet::new();
+                for node in &file.graph.node {
+                    assert!(names.insert(&node.name), "{} twice", node.name);
+                    assert!(node.input.iter().all(|input| known.contains(input)), "{node:?}");
+                    assert!(node.output.iter().all(|output| known.insert(output.clone())), "{node:?}");
+                }
+                assert!(known.contains(OUTPUT));
+            }
+        }
+    }
+
+    #[test]
+    fn a_layer_without_a_scale_passes_the_one_before_on() {
+        let file = graph(Head::GlobalAveragePool, &mut int8());
+        let scale_of =
+            |name: &str| file.graph.node.iter().find(|node| node.name == name).map(|node| node.input[1].as_str());
+        assert_eq!(scale_of("block1_pool/quantize"), Some("block1_conv2.scale"));
+        assert_eq!(scale_of("global_average_pool/quantize"), Some("global_average_pool.scale"));
+        assert_eq!(scale_of("global_average_pool/flatten/dequantize"), Some("global_average_pool.scale"));
+    }
+}

@@ -68,20 +68,26 @@ pub enum Scheme {
 /// activation and an `i8` weight in 16 bits and saturates: `2 × 255 × 127` does not fit. Emulated on a trained slim
 /// VGG-16, that changed the answers to 4 of 24 pictures, and the processor that exports may never show it. With
 /// weights up to 64, `2 × 255 × 64 = 32,640` fits, and every processor computes the same.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum WeightBits {
     /// -64 to 64: right on every processor.
     #[default]
     #[value(name = "7")]
-    #[serde(rename = "7")]
     Seven,
     /// -127 to 127: half the rounding error; for processors with VNNI, AMX or Arm's dot products.
     #[value(name = "8")]
-    #[serde(rename = "8")]
     Eight,
 }
 
 impl WeightBits {
+    /// The number.
+    pub fn count(self) -> u8 {
+        match self {
+            Self::Seven => 7,
+            Self::Eight => 8,
+        }
+    }
+
     /// The largest magnitude of a weight; ranges are symmetric.
     pub fn largest(self) -> i8 {
         match self {

@@ -4,7 +4,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use models::{Metric, Sha256};
 use serde::Serialize;
 
-use crate::{CalibrationReport, Scheme, Tolerance, WeightBits, Weights};
+use crate::{CalibrationReport, Scheme, Tolerance, Weights};
 
 /// What was exported, and how the file compares with the network. Serialized, it is what
 /// `exporter --format json` prints.
@@ -18,8 +18,8 @@ pub struct ExportReport {
     pub bytes: u64,
     /// How the numbers were made smaller; null for f32.
     pub quantization: Option<Scheme>,
-    /// How many bits of int8 weights are used, `"7"` or `"8"`; null unless int8.
-    pub weight_bits: Option<WeightBits>,
+    /// How many bits of int8 weights are used, 7 or 8; null unless int8.
+    pub weight_bits: Option<u8>,
     /// The version of ONNX's operators.
     pub opset: i64,
     /// The version of the file format.

@@ -348,3 +348,68 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expected(labels: Option<Vec<usize>>) -> Expected {
+        Expected { classes: 2, logits: vec![10.0, 0.0, 0.0, 5.0, 5.0, 0.0], labels }
+    }
+
+    fn compared(expected: &Expected, logits: Vec<f32>, demand: Demand) -> EngineVerification {
+        let engine = "an engine".to_owned();
+        expected
+            .compare(EngineRun { engine, version: None, threads: None, logits, load_ms: 0.0, latency_ms: None }, demand)
+    }
+
+    #[test]
+    fn differences_are_shares_of_the_largest_logit() {
+        let demand = Demand::Logits(Tolerance::Close);
+        let near = compared(&expected(None), vec![10.0009, 0.0, 0.0, 5.0, 5.0, 0.0], demand);
+        assert!(near.held && near.relative_difference > 8e-5 && near.agreeing == 3, "{near:?}");
+        let far = compared(&expected(None), vec![10.0, 0.0, 0.0, 5.0, 5.0, 0.002], demand);
+        assert!(!far.held && far.tolerance == Some(Tolerance::Close), "{far:?}");
+        assert!(
+            !compared(&expected(None), vec![10.0, 1e-6, 0.0, 5.0, 5.0, 0.0], Demand::Logits(Tolerance::Exact)).held
+        );
+    }
+
+    #[test]
+    fn answers_may_be_lost_up_to_the_share_and_one_is_forgiven() {
+        let two_other_classes = vec![0.0, 1.0, 1.0, 0.0, 1.0, 0.0];
+        let one_other_class = vec![0.0, 1.0, 0.0, 1.0, 1.0, 0.0];
+        let held = |labels: Option<Vec<usize>>, logits: &[f32], max_drop| {
+            compared(&expected(labels), logits.to_vec(), Demand::Answers { max_drop }).held
+        };
+        assert!(held(None, &one_other_class, 0.02));
+        assert!(!held(None, &one_other_class, 0.0));
+        assert!(!held(None, &two_other_classes, 0.02));
+        assert!(held(None, &two_other_classes, 0.7));
+        // Where the classes are known, another answer that is right costs nothing.
+        assert!(held(Some(vec![1, 1, 0]), &one_other_class, 0.0));
+        assert!(!held(Some(vec![0, 1, 0]), &one_other_class, 0.0));
+    }
+
+    #[test]
+    fn a_failure_says_where_and_how_much() {
+        let expected = expected(Some(vec![0, 1, 0]));
+        let engines = vec![compared(&expected, vec![0.0, 1.0, 1.0, 0.0, 1.0, 0.0], Demand::Answers { max_drop: 0.02 })];
+        let verification = Verification {
+            data: String::new(),
+            pictures: 3,
+            reference: expected.reference(),
+            engines,
+            absent: Vec::new(),
+        };
+        let failures = failures(&verification, 0.02);
+        let text = failures.first().expect("one engine").to_string();
+        assert!(text.contains("an engine") && text.contains("1 of 3") && text.contains("network 3"), "{text}");
+    }
+
+    #[test]
+    fn the_median_is_the_middle_one() {
+        assert_eq!(median(vec![9.0, 1.0, 5.0]), Some(5.0));
+        assert_eq!(median(Vec::new()), None);
+    }
+}
