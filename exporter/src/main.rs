@@ -74,7 +74,7 @@ struct Args {
     max_drop: f64,
 
     /// Threads to compute with; 0 for all cores
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = thread_count)]
     threads: usize,
 
     /// Form of the report on standard output
@@ -95,6 +95,16 @@ fn share(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
         _ => Err("expected a share from 0 to 1".to_owned()),
+    }
+}
+
+/// The most threads that can be asked for; more is a slip of the finger.
+const MOST_THREADS: usize = 1024;
+
+fn thread_count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count @ 0..=MOST_THREADS) => Ok(count),
+        _ => Err(format!("expected a number from 0 to {MOST_THREADS}")),
     }
 }
 
