@@ -103,7 +103,8 @@ fn varied(name: &str, tensor: &Tensor) -> Result<Tensor> {
         match name.rsplit('.').next() {
             Some("weight" | "running_var") if normalisation => 1.0 + 0.3 * wave,
             Some("bias" | "running_mean") => 0.1 * wave,
-            _ => value,
+            // From Glorot's variance to He's, so that activations keep their size through any number of layers.
+            _ => value * std::f32::consts::SQRT_2,
         }
     };
     let values: Vec<f32> = flat.into_iter().enumerate().map(vary).collect();

@@ -82,6 +82,7 @@ fn wrong_usage_is_exit_code_2() -> Result<()> {
             &["fit", "pictures", "--image-size", "0x64"],
             &["fit", "pictures", "--memory-budget", "lots"],
             &["fit", "pictures", "--device", "gpu"],
+            &["fit", "pictures", "--threads", "100000"],
             &["fit", "--resume"],
             &["summary", "run", "--width", "0.5"],
         ],
@@ -95,6 +96,7 @@ fn wrong_usage_is_exit_code_2() -> Result<()> {
             &["run", "-o", "model.onnx", "--quantize", "int4"],
             &["run", "-o", "model.onnx", "--opset", "12"],
             &["run", "-o", "model.onnx", "--max-drop", "2"],
+            &["run", "-o", "model.onnx", "--threads", "100000"],
         ],
     )?;
     snapshot("usage_exporter", &exporter);
@@ -106,6 +108,7 @@ fn wrong_usage_is_exit_code_2() -> Result<()> {
             &["predict", "model.onnx", "picture.png", "--top-k", "0"],
             &["predict", "model.onnx", "picture.png", "--image-size", "64"],
             &["bench", "model.onnx", "--threads", "many"],
+            &["predict", "model.onnx", "picture.png", "--threads", "100000"],
         ],
     )?;
     snapshot("usage_runtime", &runtime);

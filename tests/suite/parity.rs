@@ -1,8 +1,9 @@
 //! The network in candle against the exported file in candle-onnx, tract and ONNX Runtime.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use candle_core::{Device, Tensor};
 use exporter::Scheme;
-use models::Family;
+use models::{Family, Network, RunFolder};
 use runtime::EngineChoice;
 use tests::{TemporaryRun, Tolerance, candle_onnx_logits, network_logits, open};
 use trainer::{Config, HeadKind, ImageSize};
@@ -129,7 +130,7 @@ fn the_file_carries_the_runs_card() -> Result<()> {
     let config = Config { head: HeadKind::Gap, ..config(Family::Vgg11, 0.03, 32, 32) };
     let run = TemporaryRun::untrained(config, 3)?;
     let split = run.run().split()?;
-    let (_, expected) = models::Network::load(&run.run().file(models::RunFolder::BEST), &candle_core::Device::Cpu)?;
+    let (_, expected) = Network::load(&run.run().file(RunFolder::BEST), &Device::Cpu)?;
     for (name, scheme) in [("f32.onnx", None), ("int8.onnx", Some(Scheme::Int8))] {
         let model = open(&run.export(name, scheme)?, EngineChoice::Tract)?;
         let card = model.card();
@@ -139,5 +140,30 @@ fn the_file_carries_the_runs_card() -> Result<()> {
         assert_eq!(card.provenance.data, Some(split.digest()));
         assert_eq!(card.provenance.quantization.is_some(), scheme.is_some());
     }
+    Ok(())
+}
+
+#[test]
+fn one_misplaced_channel_in_any_tensor_is_seen() -> Result<()> {
+    let config = Config { head: HeadKind::Gap, batch_norm: true, ..config(Family::Vgg11, 0.125, 32, 32) };
+    let run = TemporaryRun::untrained(config, 4)?;
+    let network = run.network()?;
+    let input = run.inputs(3)?;
+    let expected = network_logits(&network, &input, 3)?;
+    let mut misplaced = 0;
+    for (name, tensor) in network.tensors() {
+        // Every tensor: weights, biases, and all four of a batch normalisation.
+        let channels = tensor.dim(0)? as u32;
+        let order: Vec<u32> = [1, 0].into_iter().chain(2..channels).collect();
+        let swapped = tensor.index_select(&Tensor::new(order, tensor.device())?, 0)?;
+        let mut tensors = network.tensors();
+        tensors.insert(name.clone(), swapped);
+        let other = Network::from_tensors(network.architecture(), tensors, tensor.device())?;
+        let found = network_logits(&other, &input, 3)?;
+        let near = Tolerance::Close.check(&found, &expected);
+        ensure!(near.is_err(), "{name}: two channels are swapped, and the logits are still close");
+        misplaced += 1;
+    }
+    ensure!(misplaced == 50, "{misplaced} tensors");
     Ok(())
 }
