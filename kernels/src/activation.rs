@@ -4,7 +4,7 @@ pub enum Activation {
     /// The sum itself.
     #[default]
     Identity,
-    /// `max(sum, 0)`.
+    /// `max(sum, 0)`; what is not a number stays so, and a diverged network shows.
     Relu,
 }
 
@@ -13,7 +13,8 @@ impl Activation {
     pub(crate) fn apply(self, sum: f32) -> f32 {
         match self {
             Self::Identity => sum,
-            Self::Relu => sum.max(0.0),
+            Self::Relu if sum < 0.0 => 0.0,
+            Self::Relu => sum,
         }
     }
 }

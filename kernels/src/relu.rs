@@ -2,14 +2,16 @@
 
 use rayon::prelude::*;
 
+use crate::Activation;
+
 /// Floats that one task handles: large enough to hide the cost of starting it.
 const CHUNK: usize = 1 << 14;
 
-/// `x = max(x, 0)`.
+/// [`Activation::Relu`] of each value.
 pub fn forward_in_place(values: &mut [f32]) {
     values.par_chunks_mut(CHUNK).for_each(|chunk| {
         for value in chunk {
-            *value = value.max(0.0);
+            *value = Activation::Relu.apply(*value);
         }
     });
 }

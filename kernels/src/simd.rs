@@ -151,6 +151,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn mul(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// `a * b + c`, rounded once where the processor can.
     fn mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+    /// The larger one, and `b` where it is not a number.
     fn max(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// The sum of all lanes, in an order of the set's own.
     fn sum(self, a: Self::Vector) -> f32;

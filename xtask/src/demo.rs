@@ -114,7 +114,7 @@ impl<'a> Demo<'a> {
     }
 
     fn measure(&self, files: &[(&'static str, PathBuf)]) -> Result<Vec<Row>> {
-        let engines = if self.library.is_some() { &["tract", "ort"][..] } else { &["tract"] };
+        let engines = if self.has_onnxruntime(&files[0].1)? { &["tract", "ort"][..] } else { &["tract"] };
         let mut rows = Vec::new();
         for (precision, file) in files {
             let size = fs::metadata(file).with_context(|| format!("cannot read {}", file.display()))?.len();
@@ -133,6 +133,12 @@ impl<'a> Demo<'a> {
             }
         }
         Ok(rows)
+    }
+
+    /// Whether the runtime finds ONNX Runtime on this machine.
+    fn has_onnxruntime(&self, model: &Path) -> Result<bool> {
+        let mut inspect = self.runtime("inspect", model, "ort");
+        Ok(inspect.output().context("cannot start runtime")?.status.success())
     }
 
     fn runtime(&self, command: &str, model: &Path, engine: &str) -> Command {
@@ -164,7 +170,7 @@ impl<'a> Demo<'a> {
             "The pictures are synthetic: `trainer sample-data` painted them. Time: {:.0} s.",
             started.elapsed().as_secs_f64()
         );
-        if self.library.is_none() {
+        if rows.iter().all(|row| row.engine == "tract") {
             println!("Only tract was measured: `cargo xtask onnxruntime` fetches ONNX Runtime.");
         }
         println!("To look at:");

@@ -154,7 +154,7 @@ impl ForwardRow<'_> {
                     let sum = simd.add(simd.load(sums.as_ptr().add(lane)), simd.splat(bias));
                     let active = match self.epilogue.activation {
                         Activation::Identity => sum,
-                        Activation::Relu => simd.max(sum, simd.splat(0.0)),
+                        Activation::Relu => simd.max(simd.splat(0.0), sum),
                     };
                     simd.store(to.add(lane), active);
                 }

@@ -219,6 +219,22 @@ fn runs_agree_bit_by_bit() {
     assert_eq!(run(), run());
 }
 
+/// A network that has diverged must show it: ReLU may not turn what is not a number into 0.
+#[test]
+fn relu_keeps_what_is_not_a_number() {
+    let shape = Shape { batch: 1, in_channels: 16, out_channels: 17, height: 9, width: 11 };
+    let input = vec![f32::NAN; shape.input_len()];
+    let weight = noise(shape.weight_len(), 2);
+    let epilogue = Epilogue { bias: None, activation: Activation::Relu };
+    for set in InstructionSet::available() {
+        for algorithm in Algorithm::ALL {
+            let mut output = vec![0.0; shape.output_len()];
+            forward_on(set, algorithm, shape, (&input, &weight), epilogue, &mut output);
+            assert!(output.iter().all(|value| value.is_nan()), "{algorithm:?} with {set:?}");
+        }
+    }
+}
+
 #[test]
 #[should_panic(expected = "length of the input")]
 fn a_short_input_is_refused() {

@@ -298,7 +298,7 @@ impl<const N: usize> Pass<'_, N> {
                         let sum = simd.add(*value, bias);
                         let active = match self.epilogue.activation {
                             Activation::Identity => sum,
-                            Activation::Relu => simd.max(sum, simd.splat(0.0)),
+                            Activation::Relu => simd.max(simd.splat(0.0), sum),
                         };
                         simd.store(at(row), active);
                     }
