@@ -47,6 +47,11 @@
 //!
 //! With neither engine, files can still be described. No feature brings candle into the tree.
 
+#![cfg_attr(
+    not(feature = "tract"),
+    expect(dead_code, reason = "what is prepared for any engine, such as weights as they are read, only tract uses")
+)]
+
 mod benchmark;
 mod choice;
 mod description;
