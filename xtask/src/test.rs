@@ -8,7 +8,7 @@ pub fn test(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     ensure!(
         coffee.is_dir(),
         "the tests train on real pictures, and {} is not there; set DEMITASSE_COFFEE to a folder of coffee beans \
-         with one folder per roast (docs/coffee.md)",
+         with one folder per roast (CONTRIBUTING.md)",
         coffee.display()
     );
     let library = onnxruntime::library(workspace)?;
