@@ -1,6 +1,10 @@
-//! What the measurements share: a temporary run of a named network, and its files.
+//! What the measurements share: a temporary run of a named network and its files, a step of training, the loader.
 //!
 //! Run all with `cargo bench --workspace`, or one with `cargo bench --workspace --bench latency -- vgg16`.
+//! `cargo xtask peers` sets the same work beside other tools, in turns.
+
+mod loader;
+mod training;
 
 use std::path::PathBuf;
 
@@ -9,6 +13,9 @@ use exporter::{ExportOptions, Scheme};
 use models::RunFolder;
 use tempfile::TempDir;
 use trainer::{Config, FitRequest, HeadKind, ImageSize, Interrupt, sample_data};
+
+pub use loader::Loader;
+pub use training::TrainingStep;
 
 /// A network that is measured; its weights are the initial ones, which cost the same time as trained ones.
 #[derive(Clone, Copy, Debug)]

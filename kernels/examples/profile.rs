@@ -1,16 +1,18 @@
 //! Times each convolution of VGG-16, pass by pass.
 //!
 //! `cargo run --release -p kernels --example profile -- --size 224 --batch 1 --threads 2`
-//! prints milliseconds, GFLOP/s in direct terms and the algorithm chosen. `--set avx2` uses the
-//! instructions of another processor, `--algorithm winograd4` forces an algorithm, `--all` tries
-//! each, `--others` times what is bound by memory, and `--pass forward` and `--layer block3` time a part only.
+//! prints the processor's peak, and of each layer the milliseconds, GFLOP/s in direct terms, their ratio to the
+//! peak and the algorithm chosen. `--set avx2` uses the instructions of another processor, `--algorithm winograd4`
+//! forces an algorithm, `--all` tries each and says how much slower than the best the chosen ones are together,
+//! `--others` times what is bound by memory, and `--pass forward` and `--layer block3` time a part only.
 #![expect(clippy::print_stdout, reason = "printing a table is what the program is for")]
 
-use std::time::Instant;
+use std::{hint::black_box, time::Instant};
 
 use kernels::adam::{self, AdamStep};
 use kernels::conv3x3::{self, Algorithm, Pass, Shape, TransformedWeights};
 use kernels::{Activation, InstructionSet, dense, pool2x2, relu, resize};
+use pulp::{Arch, Simd, WithSimd};
 
 /// Channels in and out, and how often the layer's input has been halved.
 const LAYERS: [(&str, usize, usize, u32); 13] = [
@@ -52,9 +54,12 @@ fn main() {
         others(&options);
         return;
     }
+    let peak = peak(options.repeats);
+    println!("peak {peak:.1} GFLOP/s of independent multiply-adds in registers");
     for &pass in &options.passes {
         println!("\n{pass:?}");
         let mut total = (0.0, 0.0);
+        let mut regret = (0.0, 0.0);
         for (name, in_channels, out_channels, halvings) in LAYERS {
             if !name.starts_with(&options.layer) {
                 continue;
@@ -64,22 +69,67 @@ fn main() {
             let chosen = conv3x3::algorithm(shape, pass);
             let gigaflops = shape.flops() as f64 / 1e9;
             let mut line = format!("{name:<13}");
+            let mut best = f64::INFINITY;
             let first = if options.algorithms.is_empty() { vec![chosen] } else { vec![] };
             for &algorithm in first.iter().chain(&options.algorithms) {
                 let seconds = time(shape, pass, algorithm, options.repeats);
                 line += &format!(
-                    " {:>9.3} ms {:>7.1} GFLOP/s {algorithm:?}{}",
+                    " {:>9.3} ms {:>7.1} GFLOP/s {:>5.2} of peak {algorithm:?}{}",
                     seconds * 1e3,
                     gigaflops / seconds,
+                    gigaflops / seconds / peak,
                     if algorithm == chosen { "*" } else { " " },
                 );
                 total.0 += seconds;
+                best = best.min(seconds);
+                if algorithm == chosen {
+                    regret.0 += seconds;
+                }
             }
+            regret.1 += best;
             total.1 += gigaflops;
             println!("{line}");
         }
-        println!("total         {:>9.3} ms {:>7.1} GFLOP/s", total.0 * 1e3, total.1 / total.0);
+        if options.algorithms.is_empty() {
+            let speed = total.1 / total.0;
+            println!("total         {:>9.3} ms {speed:>7.1} GFLOP/s {:>5.2} of peak", total.0 * 1e3, speed / peak);
+        } else if regret.0 > 0.0 {
+            println!("chosen        {:>9.3} ms, the best {:.3} ms", regret.0 * 1e3, regret.1 * 1e3);
+        }
     }
+}
+
+/// GFLOP/s of all threads together where nothing waits for memory or for another result.
+fn peak(repeats: usize) -> f64 {
+    const STEPS: usize = 1 << 20;
+    /// Enough that no multiply-add waits for the one before it.
+    const CHAINS: usize = 12;
+
+    struct Chains;
+
+    impl WithSimd for Chains {
+        /// Floating-point operations done.
+        type Output = usize;
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) -> usize {
+            let (factor, term) = (simd.splat_f32s(black_box(0.5)), simd.splat_f32s(black_box(1.0)));
+            let mut sums = [simd.splat_f32s(0.0); CHAINS];
+            for _ in 0..STEPS {
+                for sum in &mut sums {
+                    *sum = simd.mul_add_f32s(*sum, factor, term);
+                }
+            }
+            black_box(sums);
+            2 * STEPS * CHAINS * S::F32_LANES
+        }
+    }
+
+    let mut operations = 0;
+    let seconds = shortest(repeats, &mut || {
+        operations = rayon::broadcast(|_| Arch::new().dispatch(Chains)).into_iter().sum();
+    });
+    operations as f64 / seconds / 1e9
 }
 
 /// Times the loops that are bound by memory, at the sizes of VGG-16.

@@ -1,8 +1,9 @@
-//! The project's chores: `cargo xtask demo`, `test`, `onnxruntime`, `ci`.
+//! The project's chores: `cargo xtask demo`, `test`, `onnxruntime`, `peers`, `ci`.
 
 mod ci;
 mod demo;
 mod onnxruntime;
+mod peers;
 mod process;
 mod python;
 mod test;
@@ -37,6 +38,19 @@ enum Chore {
     },
     /// Fetch ONNX Runtime's shared library with pip into the target folder, and print its path.
     Onnxruntime,
+    /// Measure the project beside other tools in turns, and write the table into docs/peers.md.
+    ///
+    /// The tools are fetched with pip into the target folder: 6 GB for PyTorch, whose package has CUDA in it, and
+    /// 2 GB for TensorFlow. Run it where nothing else runs.
+    Peers {
+        comparison: peers::Comparison,
+        /// How often each tool has its turn.
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+        /// Threads of each tool.
+        #[arg(long, default_value_t = 2)]
+        threads: usize,
+    },
     /// Everything that a change must pass: formatting, lints, features, documentation, tests.
     Ci,
 }
@@ -46,6 +60,7 @@ fn main() -> ExitCode {
         Chore::Demo => demo::demo(&workspace),
         Chore::Test { arguments } => test::test(&workspace, &arguments),
         Chore::Onnxruntime => onnxruntime::print_library(&workspace),
+        Chore::Peers { comparison, rounds, threads } => peers::peers(&workspace, comparison, rounds, threads),
         Chore::Ci => ci::ci(&workspace),
     });
     match result {

@@ -43,6 +43,11 @@ impl Workspace {
         self.target.join("release").join(format!("{name}{}", env::consts::EXE_SUFFIX))
     }
 
+    /// The path of one of the built examples.
+    pub fn example(&self, name: &str) -> PathBuf {
+        self.target.join("release").join("examples").join(format!("{name}{}", env::consts::EXE_SUFFIX))
+    }
+
     /// The real pictures of the tests: `DEMITASSE_COFFEE`, or a folder beside the checkout.
     pub fn coffee(&self) -> PathBuf {
         let pictures = env::var_os("DEMITASSE_COFFEE").map(PathBuf::from);
