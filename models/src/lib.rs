@@ -6,8 +6,8 @@
 //!   does it, in training, calibration, evaluation and serving.
 //! - [`ModelCard`]: labels, preprocessing, provenance and measured accuracy; it travels inside the model file.
 //! - [`RunFolder`]: the layout that the trainer writes and the exporter reads.
-//! - With feature `candle`: `Network`, the network itself, `Adam`, `training_step`, `Checkpoint`, and the
-//!   operators with their gradients in `ops`.
+//! - With feature `candle`: `Network`, the network itself, its `Precision`, `Adam`, `training_step`, `Checkpoint`, and
+//!   the operators with their gradients in `ops`.
 //!
 //! Architecture invariant: without features, there is no candle in this crate's dependency tree.
 //!
@@ -50,6 +50,8 @@ pub use classes::{ClassFolders, ClassFoldersError, LabelledFile, is_picture_name
 pub use hash::Sha256;
 #[cfg(feature = "candle")]
 pub use network::{BATCH_NORM_EPSILON, Checkpoint, Mode, Network, NetworkError};
+#[cfg(feature = "candle")]
+pub use ops::Precision;
 pub use picture::{DecodeError, Picture, PictureError};
 pub use preprocess::{ChannelOrder, Filter, Fit, Preprocess, PreprocessError, Preset};
 #[cfg(feature = "candle")]

@@ -18,7 +18,7 @@ use rand_chacha::ChaCha8Rng;
 pub use checkpoint::Checkpoint;
 pub use error::NetworkError;
 
-use crate::{Adam, Architecture, ModelCard};
+use crate::{Adam, Architecture, ModelCard, Precision};
 pub use layer::BATCH_NORM_EPSILON;
 use layer::Computation;
 
@@ -31,6 +31,7 @@ use layer::Computation;
 pub struct Network {
     architecture: Architecture,
     device: Device,
+    precision: Precision,
     layers: Vec<(String, Computation)>,
 }
 
@@ -104,7 +105,8 @@ impl Network {
                 Ok((layer.name, computation))
             })
             .collect::<Result<_, NetworkError>>()?;
-        Ok(Self { architecture: architecture.clone(), device: device.clone(), layers })
+        let precision = Precision::default_of(device);
+        Ok(Self { architecture: architecture.clone(), device: device.clone(), precision, layers })
     }
 
     /// What it computes.
@@ -115,6 +117,24 @@ impl Network {
     /// Where it computes.
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// How exactly its convolutions are computed: the [default](Precision::default_of) of the device, or what
+    /// [`set_precision`](Self::set_precision) said.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Changes how exactly the convolutions are computed, in training and in evaluation.
+    ///
+    /// # Errors
+    /// [`NetworkError::Precision`], where the device does not compute in it.
+    pub fn set_precision(&mut self, precision: Precision) -> Result<(), NetworkError> {
+        if !precision.is_available_on(&self.device) {
+            return Err(NetworkError::Precision { precision, device: format!("{:?}", self.device.location()) });
+        }
+        self.precision = precision;
+        Ok(())
     }
 
     /// Every tensor by name, running moments included. They share memory with the network: training
@@ -148,7 +168,7 @@ impl Network {
             Mode::Training { .. } => pictures.clone(),
         };
         for (_, computation) in &self.layers {
-            values = computation.forward(&values, &mut mode)?;
+            values = computation.forward(&values, self.precision, &mut mode)?;
         }
         Ok(values)
     }

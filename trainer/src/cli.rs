@@ -6,7 +6,7 @@ use clap::{
     Args, Parser, Subcommand, ValueEnum,
     builder::{PossibleValuesParser, TypedValueParser},
 };
-use models::{Family, Preset};
+use models::{Family, Precision, Preset};
 use serde::{Serialize, de::DeserializeOwned};
 use trainer::{ByteSize, DeviceChoice, HeadKind, ImageSize, MOST_THREADS};
 
@@ -63,8 +63,8 @@ pub(crate) struct FitArgs {
     #[arg(long, value_name = "DIR", env = "DEMITASSE_RUN")]
     pub(crate) run: Option<PathBuf>,
 
-    /// Go on with the run in --run. Its settings stay; only --epochs, --device, --threads and --memory-budget may
-    /// change.
+    /// Go on with the run in --run. Its settings stay; only --epochs, --device, --precision, --threads and
+    /// --memory-budget may change.
     #[arg(long, requires = "run")]
     pub(crate) resume: bool,
 
@@ -189,6 +189,10 @@ pub(crate) struct MachineFlags {
     #[arg(long, env = "DEMITASSE_DEVICE")]
     pub(crate) device: Option<DeviceChoice>,
 
+    /// How exactly convolutions are computed; the CPU knows f32 only [default: tf32 on a GPU that has it, else f32].
+    #[arg(long, env = "DEMITASSE_PRECISION", value_parser = named::<Precision>(&["f32", "tf32", "bf16"]))]
+    pub(crate) precision: Option<Precision>,
+
     /// Threads of the network, and as many again that decode pictures; 0 for one per core [default: 0].
     #[arg(long, value_name = "NUMBER", env = "DEMITASSE_THREADS", value_parser = threads)]
     pub(crate) threads: Option<usize>,
@@ -213,6 +217,10 @@ pub(crate) struct EvaluateArgs {
     /// Where the network runs: auto, cpu, cuda or cuda:N.
     #[arg(long, env = "DEMITASSE_DEVICE", default_value = "auto")]
     pub(crate) device: DeviceChoice,
+
+    /// How exactly convolutions are computed; the CPU knows f32 only [default: tf32 on a GPU that has it, else f32].
+    #[arg(long, env = "DEMITASSE_PRECISION", value_parser = named::<Precision>(&["f32", "tf32", "bf16"]))]
+    pub(crate) precision: Option<Precision>,
 
     /// Threads of the network, and as many again that decode pictures; 0 for one per core.
     #[arg(long, value_name = "NUMBER", env = "DEMITASSE_THREADS", default_value_t = 0, value_parser = threads)]
@@ -394,7 +402,9 @@ mod tests {
     fn only_what_is_given_replaces_a_setting() {
         assert!(fit(&["pictures"]).table().is_empty());
         let given = ["pictures", "--architecture", "vgg11", "--head=gap", "--batch-norm", "--image-size", "64x48"];
-        let args = fit(&[&given[..], &["--scale", "1/127.5", "--no-staircase", "--device", "cuda:1"]].concat());
+        let args =
+            fit(&[&given[..], &["--scale", "1/127.5", "--no-staircase", "--device", "cuda:1", "--precision=bf16"]]
+                .concat());
         let config = Config::default().overlaid(args.table()).expect("known settings");
         let expected = Config {
             architecture: Family::Vgg11,
@@ -404,6 +414,7 @@ mod tests {
             scale: Some(1.0 / 127.5),
             staircase: false,
             device: DeviceChoice::Cuda(1),
+            precision: Some(Precision::Bf16),
             ..Config::default()
         };
         assert_eq!(config, expected);
@@ -432,7 +443,8 @@ mod tests {
     fn every_setting_has_a_flag_of_its_name_and_an_environment_variable() {
         let command = Cli::command();
         let fit = command.find_subcommand("fit").expect("it is there");
-        let config: toml::Table = Config { scale: Some(1.0), ..Config::default() }.to_toml().parse().expect("TOML");
+        let config = Config { scale: Some(1.0), precision: Some(Precision::F32), ..Config::default() };
+        let config: toml::Table = config.to_toml().parse().expect("TOML");
         for key in config.keys() {
             let flag = key.replace('_', "-");
             let argument = fit.get_arguments().find(|argument| argument.get_long() == Some(&flag));

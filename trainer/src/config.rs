@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use models::{Architecture, ArchitectureError, Family, Head, Preprocess, Preset};
+use models::{Architecture, ArchitectureError, Family, Head, Precision, Preprocess, Preset};
 use serde::{Deserialize, Serialize};
 
 use crate::{ByteSize, DeviceChoice, ExponentialDecay, ImageSize};
@@ -52,6 +52,9 @@ pub struct Config {
     pub memory_budget: ByteSize,
     /// Where the network runs.
     pub device: DeviceChoice,
+    /// How exactly convolutions are computed; without it, the device's default: TF32 on a GPU that has it, else f32.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub precision: Option<Precision>,
     /// Threads of the network, and as many again that decode; 0 for one per core, at most 1024.
     pub threads: usize,
 }
@@ -77,6 +80,7 @@ impl Default for Config {
             seed: 123,
             memory_budget: ByteSize::gibibytes(1),
             device: DeviceChoice::Auto,
+            precision: None,
             threads: 0,
         }
     }
@@ -162,9 +166,9 @@ impl Config {
     /// The settings that change what comes out and differ from another run's: key, own value, other value.
     ///
     /// `epochs` is not among them, because the schedule does not depend on it and a run may go on for longer; nor
-    /// are `device`, `threads` and `memory_budget`, which belong to the machine.
+    /// are `device`, `precision`, `threads` and `memory_budget`, which belong to the machine.
     pub fn differences(&self, other: &Self) -> Vec<Difference> {
-        const FREE: [&str; 4] = ["epochs", "device", "threads", "memory_budget"];
+        const FREE: [&str; 5] = ["epochs", "device", "precision", "threads", "memory_budget"];
         let (own, other) = (self.table(), other.table());
         let shown = |value: Option<&toml::Value>| value.map_or_else(|| "not set".to_owned(), toml::Value::to_string);
         let mut keys: Vec<_> = own.keys().chain(other.keys()).collect();
@@ -338,7 +342,7 @@ mod tests {
     #[test]
     fn only_what_changes_the_result_is_a_difference() {
         let run = Config::default();
-        let longer = Config { epochs: 40, threads: 7, ..run.clone() };
+        let longer = Config { epochs: 40, threads: 7, precision: Some(Precision::F32), ..run.clone() };
         assert_eq!(longer.differences(&run), []);
         let other = Config { seed: 5, scale: Some(1.0), ..run.clone() };
         let keys: Vec<_> = other.differences(&run).into_iter().map(|difference| difference.key).collect();

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use models::{ClassFolders, ModelCard, Network, NetworkError, RunFolder, RunFolderError, Side};
+use models::{ClassFolders, ModelCard, Network, NetworkError, Precision, RunFolder, RunFolderError, Side};
 
 use crate::{
     ByteSize, DataError, DeviceChoice, DeviceError, Evaluation, Observer, Tally,
@@ -19,6 +19,8 @@ pub struct EvaluationRequest {
     pub pictures: Option<PathBuf>,
     /// Where the network runs.
     pub device: DeviceChoice,
+    /// How exactly convolutions are computed; none for the device's default.
+    pub precision: Option<Precision>,
     /// Threads that prepare pictures; at least 1.
     pub threads: usize,
     /// Pictures per forward pass; at least 1.
@@ -84,11 +86,12 @@ pub fn evaluate(request: &EvaluationRequest, observer: &mut dyn Observer) -> Res
     if !path.exists() {
         return Err(EvaluationError::NoWeights { path });
     }
-    let device = ChosenDevice::open(request.device)?;
+    let device = ChosenDevice::open(request.device, request.precision)?;
     if let Some(reason) = &device.reason {
         observer.notice(&format!("device {}: {reason}", device.choice));
     }
-    let (network, card) = Network::load(&path, &device.device)?;
+    let (mut network, card) = Network::load(&path, &device.device)?;
+    network.set_precision(device.precision)?;
     let files = match &request.pictures {
         None => validation_side(&run)?,
         Some(pictures) => labelled(pictures.clone(), &card)?,

@@ -2,7 +2,7 @@ use anyhow::Result;
 
 use crate::{process, test, workspace::Workspace};
 
-/// Feature sets that no other step compiles. CUDA is left out: it needs NVIDIA's toolchain.
+/// Feature sets that no other step compiles. CUDA is left out: `check-cuda` compiles the engines once more for it.
 const FEATURE_SETS: [(&str, &[&str]); 6] = [
     ("models", &[]),
     ("models", &["draw"]),

@@ -1,5 +1,6 @@
-//! The project's chores: `cargo xtask demo`, `test`, `onnxruntime`, `peers`, `ci`.
+//! The project's chores: `cargo xtask demo`, `test`, `onnxruntime`, `peers`, `check-cuda`, `ci`.
 
+mod check_cuda;
 mod ci;
 mod demo;
 mod onnxruntime;
@@ -51,6 +52,15 @@ enum Chore {
         #[arg(long, default_value_t = 2)]
         threads: usize,
     },
+    /// Lint the CUDA code and its tests; no GPU is needed, and none of it runs.
+    ///
+    /// With the CUDA toolkit of CUDA_HOME or PATH where there is one. Otherwise with a stand-in for nvcc that writes
+    /// empty kernels: enough for types and lints, not for a program that runs.
+    CheckCuda {
+        /// Fetch NVIDIA's compiler with pip into the target folder (620 MB), and compile the kernels with it.
+        #[arg(long)]
+        toolkit: bool,
+    },
     /// Everything that a change must pass: formatting, lints, features, documentation, tests.
     Ci,
 }
@@ -61,6 +71,7 @@ fn main() -> ExitCode {
         Chore::Test { arguments } => test::test(&workspace, &arguments),
         Chore::Onnxruntime => onnxruntime::print_library(&workspace),
         Chore::Peers { comparison, rounds, threads } => peers::peers(&workspace, comparison, rounds, threads),
+        Chore::CheckCuda { toolkit } => check_cuda::check_cuda(&workspace, toolkit),
         Chore::Ci => ci::ci(&workspace),
     });
     match result {

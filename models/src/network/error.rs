@@ -3,7 +3,7 @@ use std::{io, path::PathBuf};
 use candle_core::DType;
 use safetensors::SafeTensorError;
 
-use crate::{ArchitectureError, CardError};
+use crate::{ArchitectureError, CardError, Precision};
 
 /// Why a network cannot be built, loaded, saved or run.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +52,16 @@ pub enum NetworkError {
         found: Vec<usize>,
         /// Their type.
         dtype: DType,
+    },
+    /// The device does not compute in a precision.
+    #[error(
+        "{device} does not compute in {precision}, which a CUDA device of compute capability 8.0 or above does; use f32"
+    )]
+    Precision {
+        /// What was asked for.
+        precision: Precision,
+        /// The device.
+        device: String,
     },
     /// The loss of a step is infinite or not a number; the weights are as they were before the step.
     #[error("the loss of step {step} is {loss}; lower the learning rate, and check that the pictures are scaled")]

@@ -2,7 +2,7 @@ use candle_core::{Tensor, Var};
 
 use super::{Mode, NetworkError};
 use crate::{
-    Architecture, Layer, LayerKind, Shape,
+    Architecture, Layer, LayerKind, Precision, Shape,
     ops::{self, Activation, batch_norm},
 };
 
@@ -112,7 +112,12 @@ impl Computation {
         tensors
     }
 
-    pub(super) fn forward(&self, input: &Tensor, mode: &mut Mode<'_>) -> candle_core::Result<Tensor> {
+    pub(super) fn forward(
+        &self,
+        input: &Tensor,
+        precision: Precision,
+        mode: &mut Mode<'_>,
+    ) -> candle_core::Result<Tensor> {
         let part = |variable: &Var| match mode {
             Mode::Evaluation => variable.as_detached_tensor(),
             Mode::Training { .. } => variable.as_tensor().clone(),
@@ -120,7 +125,7 @@ impl Computation {
         match self {
             Self::Input => Ok(input.clone()),
             Self::Convolution(Affine { weight, bias, activation }) => {
-                ops::conv3x3(input, &part(weight), &part(bias), *activation)
+                ops::conv3x3_with_precision(input, &part(weight), &part(bias), *activation, precision)
             }
             Self::BatchNorm(norm) => match mode {
                 Mode::Evaluation => norm.evaluate(input),

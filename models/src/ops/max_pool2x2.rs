@@ -1,10 +1,14 @@
 use std::sync::OnceLock;
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 use kernels::pool2x2 as kernel;
 
+#[cfg(feature = "cuda")]
+use super::cudnn;
 use super::{
-    composed,
+    composed, has_own_operators,
     host::{floats, values},
 };
 
@@ -20,11 +24,11 @@ use super::{
 /// # Errors
 /// Where the input has another rank, or is not f32.
 pub fn max_pool2x2(input: &Tensor) -> Result<Tensor> {
-    if !input.device().is_cpu() {
+    if !has_own_operators(input.device()) {
         return composed::max_pool2x2(input);
     }
     let input = input.contiguous()?;
-    let winners = input.track_op().then(OnceLock::new);
+    let winners = (input.track_op() && input.device().is_cpu()).then(OnceLock::new);
     input.apply_op1(MaxPool2x2 { winners })
 }
 
@@ -36,7 +40,7 @@ pub(crate) fn with_winners(input: &Tensor) -> Result<(Tensor, Vec<u8>)> {
 }
 
 struct MaxPool2x2 {
-    /// Which of the four won, where a gradient will ask for it.
+    /// Which of the four won, where a gradient on the CPU will ask for it.
     winners: Option<OnceLock<Vec<u8>>>,
 }
 
@@ -70,7 +74,18 @@ impl CustomOp1 for MaxPool2x2 {
         Ok((CpuStorage::F32(output), (batch, channels, height / 2, width / 2).into()))
     }
 
-    fn bwd(&self, input: &Tensor, _output: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, input: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let (batch, channels, height, width) = layout.shape().dims4()?;
+        Ok((cudnn::max_pool2x2(input, layout)?, (batch, channels, height / 2, width / 2).into()))
+    }
+
+    #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "the CPU kept the winners"))]
+    fn bwd(&self, input: &Tensor, output: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        #[cfg(feature = "cuda")]
+        if gradient.device().is_cuda() {
+            return cudnn::max_pool2x2_input_gradient(input, output, gradient).map(Some);
+        }
         let Some(winners) = self.winners.as_ref().and_then(OnceLock::get) else {
             bail!("max_pool2x2: the gradient was asked for without a forward pass that kept the winners");
         };

@@ -12,9 +12,10 @@ use crate::{
 pub(crate) fn evaluate(args: EvaluateArgs) -> anyhow::Result<ExitStatus> {
     let threads = Config { threads: args.threads, ..Config::default() }.thread_count();
     threads::limit(threads)?;
-    let EvaluateArgs { run, pictures, device, batch_size, format, .. } = args;
+    let EvaluateArgs { run, pictures, device, precision, batch_size, format, .. } = args;
+    let request = EvaluationRequest { run, pictures, device, precision, threads, batch_size };
     let mut progress = Progress::new(Format::Text);
-    let evaluation = evaluate_run(&EvaluationRequest { run, pictures, device, threads, batch_size }, &mut progress);
+    let evaluation = evaluate_run(&request, &mut progress);
     progress.finish()?;
     match format {
         Format::Json => print_json(&evaluation?)?,

@@ -148,10 +148,11 @@ impl Session {
         run: RunFolder,
         split: Split,
         device: ChosenDevice,
-        network: Network,
+        mut network: Network,
         adam: Adam,
         state: TrainingState,
     ) -> Result<Self, FitError> {
+        network.set_precision(device.precision)?;
         let threads = config.threads;
         let pool = data::decoding_pool(threads).map_err(|source| FitError::Threads { threads, source })?;
         let root = PathBuf::from(&split.pictures);
@@ -420,13 +421,19 @@ impl Session {
     }
 }
 
-/// Replaces what is left to the machine, `auto` and 0, by what it is here.
+/// Replaces what is left to the machine, `auto`, 0 and no precision, by what it is here.
 fn settle(config: &Config, observer: &mut dyn Observer) -> Result<(Config, ChosenDevice), FitError> {
-    let device = ChosenDevice::open(config.device)?;
+    let device = ChosenDevice::open(config.device, config.precision)?;
     if let Some(reason) = &device.reason {
         observer.notice(&format!("device {}: {reason}", device.choice));
     }
-    Ok((Config { device: device.choice, threads: config.thread_count(), ..config.clone() }, device))
+    let settled = Config {
+        device: device.choice,
+        precision: Some(device.precision),
+        threads: config.thread_count(),
+        ..config.clone()
+    };
+    Ok((settled, device))
 }
 
 /// Gives the better weights the name of the best.

@@ -314,8 +314,14 @@ fn the_best_weights_measure_again_what_the_report_says() {
     let (pictures, runs) = (pictures(), tempfile::tempdir().expect("a folder"));
     let run = runs.path().join("run");
     let report = fit_through(pictures.path(), &run, config());
-    let asked =
-        EvaluationRequest { run: run.clone(), pictures: None, device: DeviceChoice::Cpu, threads: 2, batch_size: 3 };
+    let asked = EvaluationRequest {
+        run: run.clone(),
+        pictures: None,
+        device: DeviceChoice::Cpu,
+        precision: None,
+        threads: 2,
+        batch_size: 3,
+    };
     let evaluation = evaluate(&asked, &mut ()).expect("the validation side");
     assert_eq!(Some(&evaluation), report.best.expect("three epochs").validation.as_ref());
 
