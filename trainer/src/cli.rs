@@ -23,7 +23,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    Fit(FitArgs),
+    Fit(Box<FitArgs>),
     Evaluate(EvaluateArgs),
     Preview(PreviewArgs),
     Summary(SummaryArgs),
@@ -390,7 +390,7 @@ mod tests {
     fn fit(arguments: &[&str]) -> FitArgs {
         let cli = Cli::try_parse_from(["trainer", "fit"].iter().chain(arguments)).expect("valid arguments");
         let Command::Fit(args) = cli.command else { panic!("the command is fit") };
-        args
+        *args
     }
 
     #[test]
