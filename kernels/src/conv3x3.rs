@@ -178,7 +178,8 @@ fn forward_on(
     let length = winograd::evaluated_len(side, shape.in_channels, shape.out_channels);
     scratch::with(length, |evaluated| {
         winograd::evaluate_weights(set, side, shape, Orientation::Forward, weight, evaluated);
-        winograd::forward(set, side, shape, (input, evaluated), epilogue, output);
+        let weights = winograd::Weights::Evaluated(evaluated);
+        winograd::forward(set, side, shape, (input, weights), epilogue, output);
     });
 }
 
@@ -186,6 +187,8 @@ fn forward_on(
 #[derive(Clone)]
 pub struct TransformedWeights {
     algorithm: Algorithm,
+    /// Whether they have been evaluated; if not, each pass does it.
+    evaluated: bool,
     in_channels: usize,
     out_channels: usize,
     values: scratch::Buffer,
@@ -201,26 +204,41 @@ impl TransformedWeights {
         Self::with_algorithm(algorithm(shape, Pass::Forward), shape, weight)
     }
 
+    /// [`new`](Self::new), unless the transformed weights would take more than `limit` floats. Then they
+    /// stay as they are, and each pass transforms them in a cache, a part at a time. For few pictures that
+    /// is about as fast as reading what is 4 times as large (F(4×4)) from memory.
+    ///
+    /// # Panics
+    /// If `weight` does not have the length that `shape` asks for.
+    pub fn with_limit(limit: usize, shape: Shape, weight: &[f32]) -> Self {
+        let algorithm = algorithm(shape, Pass::Forward);
+        let fits = |side| winograd::evaluated_len(side, shape.in_channels, shape.out_channels) <= limit;
+        if algorithm.tile().is_none_or(fits) {
+            return Self::with_algorithm(algorithm, shape, weight);
+        }
+        Self::plain(algorithm, shape, weight)
+    }
+
+    fn plain(algorithm: Algorithm, shape: Shape, weight: &[f32]) -> Self {
+        shape.check_weight(weight);
+        let mut values = scratch::Buffer::zeroed(weight.len());
+        values.as_mut_slice()[..weight.len()].copy_from_slice(weight);
+        let Shape { in_channels, out_channels, .. } = shape;
+        Self { algorithm, evaluated: false, in_channels, out_channels, values }
+    }
+
     /// [`new`](Self::new) for an algorithm of the caller's choice.
     ///
     /// # Panics
     /// If `weight` does not have the length that `shape` asks for.
     pub fn with_algorithm(algorithm: Algorithm, shape: Shape, weight: &[f32]) -> Self {
         shape.check_weight(weight);
+        let Some(side) = algorithm.tile() else { return Self::plain(algorithm, shape, weight) };
         let Shape { in_channels, out_channels, .. } = shape;
-        let values = if let Some(side) = algorithm.tile() {
-            let length = winograd::evaluated_len(side, in_channels, out_channels);
-            let mut values = scratch::Buffer::zeroed(length);
-            let set = InstructionSet::current();
-            let to = values.as_mut_slice();
-            winograd::evaluate_weights(set, side, shape, Orientation::Forward, weight, to);
-            values
-        } else {
-            let mut values = scratch::Buffer::zeroed(weight.len());
-            values.as_mut_slice()[..weight.len()].copy_from_slice(weight);
-            values
-        };
-        Self { algorithm, in_channels, out_channels, values }
+        let mut values = scratch::Buffer::zeroed(winograd::evaluated_len(side, in_channels, out_channels));
+        let set = InstructionSet::current();
+        winograd::evaluate_weights(set, side, shape, Orientation::Forward, weight, values.as_mut_slice());
+        Self { algorithm, evaluated: true, in_channels, out_channels, values }
     }
 
     /// What the weights have been transformed for.
@@ -237,7 +255,10 @@ impl TransformedWeights {
 impl std::fmt::Debug for TransformedWeights {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut fields = f.debug_struct("TransformedWeights");
-        fields.field("algorithm", &self.algorithm).field("in_channels", &self.in_channels);
+        fields
+            .field("algorithm", &self.algorithm)
+            .field("evaluated", &self.evaluated)
+            .field("in_channels", &self.in_channels);
         fields.field("out_channels", &self.out_channels).finish_non_exhaustive()
     }
 }
@@ -263,15 +284,26 @@ pub fn forward_transformed(
         (shape.out_channels, shape.in_channels),
         "channels of the transformed weights",
     );
+    transformed_on(InstructionSet::current(), shape, (input, weights), Epilogue { bias, activation }, output);
+}
+
+fn transformed_on(
+    set: InstructionSet,
+    shape: Shape,
+    (input, weights): (&[f32], &TransformedWeights),
+    epilogue: Epilogue,
+    output: &mut [f32],
+) {
     let values = weights.values.as_slice();
-    let set = InstructionSet::current();
-    if let Some(side) = weights.algorithm.tile() {
-        let epilogue = Epilogue { bias, activation };
-        winograd::forward(set, side, shape, (input, values), epilogue, output);
-    } else {
+    let Some(side) = weights.algorithm.tile() else {
         let weight = &values[..shape.weight_len()];
-        forward_with(weights.algorithm, shape, input, weight, bias, activation, output);
-    }
+        return forward_on(set, weights.algorithm, shape, (input, weight), epilogue, output);
+    };
+    let values = match weights.evaluated {
+        true => winograd::Weights::Evaluated(values),
+        false => winograd::Weights::Plain(&values[..shape.weight_len()]),
+    };
+    winograd::forward(set, side, shape, (input, values), epilogue, output);
 }
 
 /// Gradient with respect to the input, `[batch, in_channels, height, width]`, by the algorithm that
@@ -321,7 +353,8 @@ fn backward_data_on(
     let length = winograd::evaluated_len(side, shape.out_channels, shape.in_channels);
     scratch::with(length, |evaluated| {
         winograd::evaluate_weights(set, side, shape, Orientation::Backward, weight, evaluated);
-        winograd::forward(set, side, transposed, (grad_output, evaluated), Epilogue::NONE, grad_input);
+        let weights = winograd::Weights::Evaluated(evaluated);
+        winograd::forward(set, side, transposed, (grad_output, weights), Epilogue::NONE, grad_input);
     });
 }
 

@@ -30,7 +30,7 @@ pub struct Shape {
 }
 
 impl Shape {
-    fn check(self, input: &[f32], weight: &[f32], output: &[f32]) {
+    fn check<W>(self, input: &[f32], weight: &[W], output: &[f32]) {
         assert_eq!(input.len(), self.batch * self.inputs, "length of the input of {self:?}");
         assert_eq!(weight.len(), self.outputs * self.inputs, "length of the weights of {self:?}");
         assert_eq!(output.len(), self.batch * self.outputs, "length of the output of {self:?}");
@@ -70,7 +70,8 @@ pub fn forward(
         return;
     }
     if shape.batch <= SMALL_BATCH {
-        forward_small(InstructionSet::current(), shape, (input, weight), (bias, activation), output);
+        let epilogue = Epilogue { scales: None, bias, activation };
+        forward_small(InstructionSet::current(), shape, (input, weight), epilogue, output);
         return;
     }
     if shape.inputs == 0 {
@@ -90,12 +91,98 @@ pub fn forward(
     }
 }
 
-/// [`forward`] at the speed of reading the weights, for up to [`SMALL_BATCH`] rows.
-fn forward_small(
+/// [`forward`] with weights that are integers times a scale for each output. They become floats in
+/// registers, so that a quarter of the bytes is read.
+///
+/// # Panics
+/// If a slice does not have the length that `shape` asks for.
+pub fn forward_quantized(
+    shape: Shape,
+    input: &[f32],
+    (weight, scales): (&[i8], &[f32]),
+    bias: Option<&[f32]>,
+    activation: Activation,
+    output: &mut [f32],
+) {
+    quantized_on(
+        InstructionSet::current(),
+        shape,
+        (input, weight),
+        Epilogue { scales: Some(scales), bias, activation },
+        output,
+    );
+}
+
+fn quantized_on(
     set: InstructionSet,
     shape: Shape,
-    (input, weight): (&[f32], &[f32]),
-    (bias, activation): (Option<&[f32]>, Activation),
+    (input, weight): (&[f32], &[i8]),
+    epilogue: Epilogue,
+    output: &mut [f32],
+) {
+    shape.check(input, weight, output);
+    for values in [epilogue.scales, epilogue.bias].into_iter().flatten() {
+        assert_eq!(values.len(), shape.outputs, "length of the scales or the bias of {shape:?}");
+    }
+    if output.is_empty() {
+        return;
+    }
+    for (part, output) in output.chunks_mut(SMALL_BATCH * shape.outputs).enumerate() {
+        let shape = Shape { batch: output.len() / shape.outputs, ..shape };
+        let input = &input[part * SMALL_BATCH * shape.inputs..][..shape.batch * shape.inputs];
+        forward_small(set, shape, (input, weight), epilogue, output);
+    }
+}
+
+/// What is done to the sums of each output before they are written.
+#[derive(Clone, Copy)]
+struct Epilogue<'a> {
+    scales: Option<&'a [f32]>,
+    bias: Option<&'a [f32]>,
+    activation: Activation,
+}
+
+/// A number that weights are stored as.
+trait Stored: Copy + Sync {
+    fn single(self) -> f32;
+
+    /// # Safety
+    /// `from` must be valid for reads of a vector's width of numbers.
+    unsafe fn load<S: Simd>(simd: S, from: *const Self) -> S::Vector;
+}
+
+impl Stored for f32 {
+    #[inline(always)]
+    fn single(self) -> f32 {
+        self
+    }
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(simd: S, from: *const f32) -> S::Vector {
+        // SAFETY: passed on to the caller.
+        unsafe { simd.load(from) }
+    }
+}
+
+impl Stored for i8 {
+    #[inline(always)]
+    fn single(self) -> f32 {
+        f32::from(self)
+    }
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(simd: S, from: *const i8) -> S::Vector {
+        // SAFETY: passed on to the caller.
+        unsafe { simd.load_integers(from) }
+    }
+}
+
+/// The layer at the speed of reading the weights, for up to [`SMALL_BATCH`] rows.
+fn forward_small<W: Stored>(
+    set: InstructionSet,
+    shape: Shape,
+    (input, weight): (&[f32], &[W]),
+    Epilogue { scales, bias, activation }: Epilogue,
     output: &mut [f32],
 ) {
     shape.check(input, weight, output);
@@ -107,24 +194,24 @@ fn forward_small(
         let mut sums = [[0.0; SMALL_BATCH]; ROWS];
         set.run(Products { shape, input, weight, sums: &mut sums[..rows] });
         for (row, sums) in (first..).zip(&sums[..rows]) {
-            let bias = bias.map_or(0.0, |bias| bias[row]);
+            let (scale, bias) = (scales.map_or(1.0, |scales| scales[row]), bias.map_or(0.0, |bias| bias[row]));
             for (picture, sum) in sums[..shape.batch].iter().enumerate() {
                 // SAFETY: the position is in `[batch, outputs]`, and this task alone has the row.
-                unsafe { output.at(picture * shape.outputs + row).write(activation.apply(sum + bias)) };
+                unsafe { output.at(picture * shape.outputs + row).write(activation.apply(sum * scale + bias)) };
             }
         }
     });
 }
 
 /// Products of some rows of weights with all rows of the input.
-struct Products<'a> {
+struct Products<'a, W> {
     shape: Shape,
     input: &'a [f32],
-    weight: &'a [f32],
+    weight: &'a [W],
     sums: &'a mut [[f32; SMALL_BATCH]],
 }
 
-impl Operation for Products<'_> {
+impl<W: Stored> Operation for Products<'_, W> {
     type Output = ();
 
     #[inline(always)]
@@ -154,14 +241,14 @@ impl Operation for Products<'_> {
 
 /// Some features of rows of weights and rows of the input, both a stride apart.
 #[derive(Clone, Copy)]
-struct Rows<'a> {
-    weight: &'a [f32],
+struct Rows<'a, W> {
+    weight: &'a [W],
     input: &'a [f32],
     stride: usize,
     count: usize,
 }
 
-impl Rows<'_> {
+impl<W: Stored> Rows<'_, W> {
     /// Adds the products of `R` rows of weights with `B` rows of the input to the sums of pictures
     /// from `picture`.
     #[inline(always)]
@@ -179,7 +266,7 @@ impl Rows<'_> {
                     *values = simd.load(input.as_ptr().add(row * stride + position));
                 }
                 for (row, totals) in totals.iter_mut().enumerate() {
-                    let factor = simd.load(weight.as_ptr().add(row * stride + position));
+                    let factor = W::load(simd, weight.as_ptr().add(row * stride + position));
                     for (total, values) in totals.iter_mut().zip(values) {
                         *total = simd.mul_add(factor, values, *total);
                     }
@@ -190,7 +277,7 @@ impl Rows<'_> {
             for (column, (total, sum)) in totals.into_iter().zip(&mut sums[picture..]).enumerate() {
                 *sum += simd.sum(total);
                 for position in whole..count {
-                    *sum += weight[row * stride + position] * input[column * stride + position];
+                    *sum += weight[row * stride + position].single() * input[column * stride + position];
                 }
             }
         }
@@ -272,7 +359,7 @@ mod tests {
             let shape = Shape { batch, inputs, outputs };
             let input = values(batch * inputs, 1);
             let mut output = vec![f32::NAN; batch * outputs];
-            let plain = (None, Activation::Identity);
+            let plain = Epilogue { scales: None, bias: None, activation: Activation::Identity };
             forward_small(set, shape, (&input, &weight), plain, &mut output);
             let expected: Vec<f64> = (0..batch * outputs)
                 .map(|index| {
@@ -286,6 +373,32 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 64 }))]
+
+        #[test]
+        fn integer_weights_agree_with_double_precision(
+            batch in 1_usize..20,
+            inputs in 1_usize..70,
+            outputs in 1_usize..40,
+            set in proptest::sample::select(InstructionSet::available().collect::<Vec<_>>()),
+        ) {
+            let shape = Shape { batch, inputs, outputs };
+            let input = values(batch * inputs, 1);
+            let weight: Vec<i8> = values(outputs * inputs, 2).iter().map(|w| (w * 128.0) as i8).collect();
+            let scales: Vec<f32> = values(outputs, 3).iter().map(|s| s / 128.0).collect();
+            let bias = values(outputs, 4);
+            let expected: Vec<f64> = (0..batch * outputs)
+                .map(|index| {
+                    let (n, o) = (index / outputs, index % outputs);
+                    let products = (0..inputs).map(|i| f64::from(input[n * inputs + i]) * f64::from(weight[o * inputs + i]));
+                    (products.sum::<f64>() * f64::from(scales[o]) + f64::from(bias[o])).max(0.0)
+                })
+                .collect();
+            let mut output = vec![f32::NAN; expected.len()];
+            let epilogue = Epilogue { scales: Some(&scales), bias: Some(&bias), activation: Activation::Relu };
+            let set = if cfg!(miri) { InstructionSet::Portable } else { set };
+            quantized_on(set, shape, (&input, &weight), epilogue, &mut output);
+            prop_assert!(near(&output, &expected));
+        }
 
         #[test]
         fn all_passes_agree_with_double_precision(

@@ -160,6 +160,12 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// `from` must be valid for reads of `WIDTH` floats.
     unsafe fn load(self, from: *const f32) -> Self::Vector;
 
+    /// Loads integers and converts them.
+    ///
+    /// # Safety
+    /// `from` must be valid for reads of `WIDTH` integers.
+    unsafe fn load_integers(self, from: *const i8) -> Self::Vector;
+
     /// # Safety
     /// `to` must be valid for writes of `WIDTH` floats.
     unsafe fn store(self, to: *mut f32, vector: Self::Vector);
@@ -196,11 +202,13 @@ mod tests {
         fn run<S: Simd>(self, simd: S) -> Vec<f32> {
             let from: Vec<f32> = (0..PANEL * 11).map(|i| i as f32).collect();
             let mut out = vec![0.0; PANEL * 11];
+            let integers: Vec<i8> = (0..PANEL).map(|i| (i as i16 * 17 - 128) as i8).collect();
             let mut first = vec![0.0; PANEL];
+            let mut converted = vec![0.0; PANEL];
             let mut total = 0.0;
             for lane in (0..PANEL).step_by(S::WIDTH) {
                 // SAFETY: both vectors hold `PANEL` rows of 11 floats, of which 8 are touched, and
-                // `first` holds a panel.
+                // `first`, `integers` and `converted` hold a panel.
                 unsafe {
                     let columns = simd.load_transposed(from.as_ptr().add(lane * 11), 11);
                     let one = simd.splat(1.0);
@@ -211,11 +219,14 @@ mod tests {
                     });
                     simd.store_transposed(changed, out.as_mut_ptr().add(lane * 11), 11);
                     simd.store(first.as_mut_ptr().add(lane), columns[1]);
+                    let vector = simd.load_integers(integers.as_ptr().add(lane));
+                    simd.store(converted.as_mut_ptr().add(lane), vector);
                     total += simd.sum(simd.load(from.as_ptr().add(lane)));
                 }
             }
             out.extend(first);
             out.push(total);
+            out.extend(converted);
             out
         }
     }
@@ -227,6 +238,8 @@ mod tests {
         assert_eq!(expected[0], 50.0);
         assert_eq!(expected[PANEL * 11 + 3], 34.0);
         assert_eq!(expected[PANEL * 12], 120.0);
+        assert_eq!(expected[PANEL * 12 + 1..][..3], [-128.0, -111.0, -94.0]);
+        assert_eq!(expected.last(), Some(&127.0));
         for set in InstructionSet::available() {
             assert_eq!(set.run(Exercise), expected, "{set:?}");
         }

@@ -42,15 +42,16 @@ pub struct EngineReport {
     pub threads: usize,
     /// Why this engine, where [`EngineChoice::Auto`] chose.
     pub selection: Option<String>,
-    /// How many nodes of each operator run on which provider, most first. With tract, the operators are
-    /// those of its optimised graph; with ONNX Runtime, those that it gave to the provider.
+    /// How many nodes of each operator run on which provider, most first. With tract, they are the layers that our
+    /// own kernels compute and the operators of its optimised graph; with ONNX Runtime, those that it gave to the
+    /// provider.
     pub nodes: Vec<NodeCount>,
 }
 
 /// Nodes of one operator on one provider.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NodeCount {
-    /// `tract`, `CPUExecutionProvider`, `CUDAExecutionProvider`.
+    /// `demitasse kernels`, `tract`, `CPUExecutionProvider`, `CUDAExecutionProvider`.
     pub provider: String,
     /// The operator.
     pub operator: String,

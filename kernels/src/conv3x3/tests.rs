@@ -102,6 +102,14 @@ fn check(shape: Shape, algorithm: Algorithm, set: InstructionSet) {
     forward_on(set, algorithm, shape, (&input, &weight), epilogue, &mut output);
     assert!(error(&output, &expected.output) < close, "biased forward of {case}");
 
+    let evaluated = TransformedWeights::with_algorithm(algorithm, shape, &weight);
+    let plain = TransformedWeights::plain(algorithm, shape, &weight);
+    for weights in [evaluated, plain] {
+        output.fill(f32::NAN);
+        transformed_on(set, shape, (&input, &weights), epilogue, &mut output);
+        assert!(error(&output, &expected.output) < close, "forward with {weights:?} of {case}");
+    }
+
     let mut grad_input = vec![f32::NAN; shape.input_len()];
     backward_data_on(set, algorithm, shape, &grad_output, &weight, &mut grad_input);
     assert!(error(&grad_input, &expected.grad_input) < close, "data gradient of {case}");

@@ -58,6 +58,15 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    unsafe fn load_integers(self, from: *const i8) -> float32x4_t {
+        // SAFETY: the caller promises four readable integers.
+        let [a, b, c, d] = unsafe { from.cast::<[i8; 4]>().read() };
+        let floats = [f32::from(a), f32::from(b), f32::from(c), f32::from(d)];
+        // SAFETY: the array has four floats.
+        unsafe { self.load(floats.as_ptr()) }
+    }
+
+    #[inline(always)]
     unsafe fn store(self, to: *mut f32, vector: float32x4_t) {
         // SAFETY: the caller promises four writable floats.
         unsafe { to.cast::<float32x4_t>().write_unaligned(vector) }

@@ -68,6 +68,13 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    unsafe fn load_integers(self, from: *const i8) -> Vector {
+        // SAFETY: the caller promises `WIDTH` readable integers.
+        let integers = unsafe { from.cast::<[i8; WIDTH]>().read() };
+        Vector(std::array::from_fn(|lane| f32::from(integers[lane])))
+    }
+
+    #[inline(always)]
     unsafe fn store(self, to: *mut f32, vector: Vector) {
         // SAFETY: the caller promises `WIDTH` writable floats.
         unsafe { to.cast::<[f32; WIDTH]>().write_unaligned(vector.0) }

@@ -1,6 +1,6 @@
 //! AVX2 with FMA, and AVX-512.
 
-use std::arch::x86_64::{__m256, __m512, _MM_HINT_T1, _mm_prefetch};
+use std::arch::x86_64::{__m128i, __m256, __m512, _MM_HINT_T1, _mm_prefetch};
 
 use pulp::x86::{V3, V4};
 
@@ -71,6 +71,14 @@ impl Simd for V3 {
     unsafe fn load(self, from: *const f32) -> __m256 {
         // SAFETY: the caller promises eight readable floats.
         unsafe { from.cast::<__m256>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn load_integers(self, from: *const i8) -> __m256 {
+        // SAFETY: the caller promises eight readable integers.
+        let bytes = unsafe { from.cast::<i64>().read_unaligned() };
+        let integers = self.avx2._mm256_cvtepi8_epi32(self.sse2._mm_set_epi64x(0, bytes));
+        self.avx._mm256_cvtepi32_ps(integers)
     }
 
     #[inline(always)]
@@ -178,6 +186,13 @@ impl Simd for V4 {
     unsafe fn load(self, from: *const f32) -> __m512 {
         // SAFETY: the caller promises sixteen readable floats.
         unsafe { from.cast::<__m512>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn load_integers(self, from: *const i8) -> __m512 {
+        // SAFETY: the caller promises sixteen readable integers.
+        let bytes = unsafe { from.cast::<__m128i>().read_unaligned() };
+        self.avx512f._mm512_cvtepi32_ps(self.avx512f._mm512_cvtepi8_epi32(bytes))
     }
 
     #[inline(always)]

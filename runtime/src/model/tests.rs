@@ -107,7 +107,7 @@ fn tract_computes_dynamic_convolutions_in_single_precision() {
     let count = |name: &str| report.nodes.iter().find(|count| count.operator == name).map_or(0, |count| count.nodes);
     // The first convolution's weights are too few to be worth it.
     assert_eq!(count("Im2col"), 1, "{report}");
-    assert_eq!(count("LazyIm2col") + count("DirectSpatialConv"), 1, "{report}");
+    assert_eq!(count("Convolution3x3"), 1, "{report}");
 }
 
 #[test]

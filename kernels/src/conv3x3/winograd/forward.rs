@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::evaluate::{self, DataPanel, Tensor, point_stride};
 use super::tiles::{Grid, PITCH, Planes, Window, longest, scatter, strip_len};
-use super::transform;
+use super::{Weights, plain, transform};
 use crate::Activation;
 use crate::conv3x3::block::{Block, even_parts};
 use crate::conv3x3::{Epilogue, Shape};
@@ -28,28 +28,31 @@ const DEPTH_PANELS: usize = 16;
 
 /// Everything about one call that its tasks need.
 #[derive(Clone, Copy)]
-struct Pass<'a, const N: usize> {
-    shape: Shape,
+pub(super) struct Pass<'a, const N: usize> {
+    pub shape: Shape,
     grid: Grid,
     input: Tensor<'a>,
-    evaluated: &'a [f32],
+    weights: Weights<'a>,
     epilogue: Epilogue<'a>,
     output: Shared,
 }
 
-/// `output = activation(input ⊛ weights + bias)`, with weights evaluated for tiles of `side`.
+/// `output = activation(input ⊛ weights + bias)`, by tiles of `side`.
 pub(crate) fn forward(
     set: InstructionSet,
     side: usize,
     shape: Shape,
-    (input, evaluated): (&[f32], &[f32]),
+    (input, weights): (&[f32], Weights),
     epilogue: Epilogue,
     output: &mut [f32],
 ) {
     assert!(input.len() == shape.input_len() && output.len() == shape.output_len());
     assert!(epilogue.bias.is_none_or(|bias| bias.len() == shape.out_channels));
-    let length = super::evaluated_len(side, shape.in_channels, shape.out_channels);
-    assert!(evaluated.len() >= length);
+    let length = match weights {
+        Weights::Evaluated(_) => super::evaluated_len(side, shape.in_channels, shape.out_channels),
+        Weights::Plain(_) => shape.weight_len(),
+    };
+    assert!(weights.values().len() >= length);
     if output.is_empty() {
         return;
     }
@@ -58,7 +61,7 @@ pub(crate) fn forward(
     let output = Shared::new(output);
     macro_rules! pass {
         ($n:literal, $m:literal) => {
-            Pass::<$n> { shape, grid, input, evaluated, epilogue, output }.run::<$m>(set)
+            Pass::<$n> { shape, grid, input, weights, epilogue, output }.run::<$m>(set)
         };
     }
     match side {
@@ -72,11 +75,11 @@ pub(crate) fn forward(
 impl<const N: usize> Pass<'_, N> {
     const POINTS: usize = N * N;
 
-    fn in_panels(&self) -> usize {
+    pub fn in_panels(&self) -> usize {
         self.shape.in_channels.div_ceil(PANEL)
     }
 
-    fn out_panels(&self) -> usize {
+    pub fn out_panels(&self) -> usize {
         self.shape.out_channels.div_ceil(PANEL)
     }
 
@@ -86,9 +89,10 @@ impl<const N: usize> Pass<'_, N> {
         let fitting = (PRIVATE / (Self::POINTS * panels * PANEL)).max(1);
         // With fewer tiles than this to a task, reading the weights would take longer than using
         // them, unless they stay in the cache.
-        let least = if self.evaluated.len() <= PRIVATE * 2 { 12 } else { 24 };
+        let least = if self.weights.values().len() <= PRIVATE * 2 { 12 } else { 24 };
         let block = fitting.max(least);
-        if self.grid.tiles >= block * threads * 2 {
+        let evaluated = matches!(self.weights, Weights::Evaluated(_));
+        if evaluated && self.grid.tiles >= block * threads * 2 {
             self.run_private::<M>(set, block, threads);
         } else {
             self.run_shared::<M>(set);
@@ -163,19 +167,26 @@ impl<const N: usize> Pass<'_, N> {
                 });
             });
         });
-        let chunks = out_panels.div_ceil(OUT_PANELS);
-        (0..Self::POINTS * chunks).into_par_iter().with_max_len(1).for_each(|index| {
-            let (point, chunk) = (index / chunks, index % chunks);
-            let first = chunk * OUT_PANELS;
-            set.run(MultiplyPoint {
-                pass: self,
-                point,
-                out_panels: first..out_panels.min(first + OUT_PANELS),
-                tiles: tiles.len(),
-                data: data.at(point * data_stride),
-                products: products.at(point * product_stride + first * tiles.len() * PANEL),
-            });
-        });
+        match self.weights {
+            Weights::Evaluated(_) => {
+                let chunks = out_panels.div_ceil(OUT_PANELS);
+                (0..Self::POINTS * chunks).into_par_iter().with_max_len(1).for_each(|index| {
+                    let (point, chunk) = (index / chunks, index % chunks);
+                    let first = chunk * OUT_PANELS;
+                    set.run(MultiplyPoint {
+                        pass: self,
+                        point,
+                        out_panels: first..out_panels.min(first + OUT_PANELS),
+                        tiles: tiles.len(),
+                        data: data.at(point * data_stride),
+                        products: products.at(point * product_stride + first * tiles.len() * PANEL),
+                    });
+                });
+            }
+            Weights::Plain(weight) => {
+                plain::multiply(set, self, weight, tiles.len(), (data, data_stride), (products, product_stride));
+            }
+        }
         (0..out_panels * groups).into_par_iter().for_each(|index| {
             let (panel, start, part) = part(index);
             scratch::with(strip_len::<N>(), |strip| {
@@ -209,7 +220,7 @@ impl<const N: usize> Pass<'_, N> {
     ) {
         let in_panels = self.in_panels();
         let weight_panel = in_panels * PANEL * PANEL;
-        let weights = &self.evaluated[point * self.out_panels() * weight_panel..];
+        let weights = &self.weights.values()[point * self.out_panels() * weight_panel..];
         let pair = if S::ROWS_OF_PAIR > 0 { 2 } else { 1 };
         for depth in (0..in_panels).step_by(DEPTH_PANELS) {
             let groups = (in_panels - depth).min(DEPTH_PANELS);

@@ -23,6 +23,23 @@ pub(crate) fn evaluated_len(side: usize, in_channels: usize, out_channels: usize
     points * out_channels.next_multiple_of(PANEL) * in_channels.next_multiple_of(PANEL)
 }
 
+/// What the forward pass takes.
+#[derive(Clone, Copy)]
+pub(crate) enum Weights<'a> {
+    /// Evaluated for its tiles: [`evaluated_len`] floats.
+    Evaluated(&'a [f32]),
+    /// As they are, `[out_channels, in_channels, 3, 3]`: each pass evaluates them, a part at a time, in a cache.
+    Plain(&'a [f32]),
+}
+
+impl<'a> Weights<'a> {
+    pub fn values(self) -> &'a [f32] {
+        match self {
+            Self::Evaluated(values) | Self::Plain(values) => values,
+        }
+    }
+}
+
 /// Evaluates weights `[out_channels, in_channels, 3, 3]` of `shape` for tiles of `side`.
 pub(crate) fn evaluate(
     set: InstructionSet,
@@ -72,14 +89,14 @@ fn evaluate_for<const N: usize>(
 }
 
 /// Sixteen channels that become lanes times sixteen that are summed over.
-struct PanelOfWeights<'a, const N: usize> {
-    shape: Shape,
-    orientation: Orientation,
-    weight: &'a [f32],
-    lane: usize,
-    depth: usize,
-    point_stride: usize,
-    to: *mut f32,
+pub(super) struct PanelOfWeights<'a, const N: usize> {
+    pub shape: Shape,
+    pub orientation: Orientation,
+    pub weight: &'a [f32],
+    pub lane: usize,
+    pub depth: usize,
+    pub point_stride: usize,
+    pub to: *mut f32,
 }
 
 impl<const N: usize> PanelOfWeights<'_, N> {
