@@ -48,21 +48,21 @@ enum Work {
 }
 
 fn main() -> Result<()> {
-    let times: Vec<f64> = match Arguments::parse().work {
+    let (pictures, times): (usize, Vec<f64>) = match Arguments::parse().work {
         Work::TrainingStep { size, batch, threads, steps } => {
             rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
             let mut step = TrainingStep::new(VGG16, size, batch)?;
             step.run()?;
-            (0..steps).map(|_| step.run()).collect::<Result<_>>()?
+            (batch, (0..steps).map(|_| step.run()).collect::<Result<_>>()?)
         }
         Work::Loader { pictures, size, threads, epochs, keep } => {
             let mut loader = Loader::new(&pictures, size, 32, threads, keep)?;
             loader.epoch()?;
-            (0..epochs).map(|_| loader.epoch()).collect::<Result<_>>()?
+            (loader.pictures(), (0..epochs).map(|_| loader.epoch()).collect::<Result<_>>()?)
         }
     };
     let tool = concat!("Demitasse ", env!("CARGO_PKG_VERSION"));
-    println!("{}", json!({ "tool": tool, "ms": times, "peak_mib": peak_mib()? }));
+    println!("{}", json!({ "tool": tool, "pictures": pictures, "ms": times, "peak_mib": peak_mib()? }));
     Ok(())
 }
 

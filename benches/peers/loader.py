@@ -3,8 +3,8 @@
     pip install torch torchvision tensorflow-cpu
     python3 benches/peers/loader.py PICTURES --tool tf.data --size 224 --threads 2 --epochs 3 [--keep]
 
-Prints a line of JSON: the milliseconds of each epoch after the first, and the peak memory of the process (without
-that of DataLoader's workers).
+Prints a line of JSON: the pictures of an epoch, the milliseconds of each after the first, and the peak memory of the
+process (without that of DataLoader's workers).
 """
 
 import argparse
@@ -62,10 +62,10 @@ def main() -> None:
     times = []
     for _ in range(arguments.epochs + 1):
         start = time.perf_counter()
-        epoch()
+        count = epoch()
         times.append(1e3 * (time.perf_counter() - start))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"tool": tool, "ms": times[1:], "peak_mib": peak}))
+    print(json.dumps({"tool": tool, "pictures": count, "ms": times[1:], "peak_mib": peak}))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     pip install torch
     python3 benches/peers/training_step.py --size 224 --batch 8 --threads 2 --steps 4
 
-Prints a line of JSON: the milliseconds of each step after the first, and the peak memory of the process.
+Prints a line of JSON: the pictures of a step, the milliseconds of each after the first, and the process's peak memory.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def main() -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     layout = ", channels last" if arguments.channels_last else ""
     tool = f"PyTorch {torch.__version__.split('+')[0]}{layout}"
-    print(json.dumps({"tool": tool, "ms": times[1:], "peak_mib": peak}))
+    print(json.dumps({"tool": tool, "pictures": arguments.batch, "ms": times[1:], "peak_mib": peak}))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-use std::{fs, path::Path, process::Command};
+use std::{fs, process::Command};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::ValueEnum;
 use serde::Deserialize;
 
@@ -39,6 +39,8 @@ pub fn peers(workspace: &Workspace, comparison: Comparison, rounds: usize, threa
 #[derive(Deserialize)]
 struct Measured {
     tool: String,
+    /// In each of the measured steps or epochs.
+    pictures: usize,
     ms: Vec<f64>,
     peak_mib: f64,
 }
@@ -66,14 +68,13 @@ impl Peers<'_> {
             let mut channels_last = self.script(TORCH, "training_step.py")?;
             channels_last.args(&arguments).arg("--channels-last");
             let tools = self.in_turns(&mut [ours, torch, channels_last])?;
-            rows.extend(table(&format!("{size}×{size}, batch {batch}"), batch, &tools, true));
+            rows.extend(table(&format!("{size}×{size}, batch {batch}"), &tools, true));
         }
         self.write("training", &rows)
     }
 
     fn loader(&self) -> Result<()> {
         let pictures = self.workspace.coffee();
-        let count = count_files(&pictures)?;
         let mut rows = vec![
             "| pictures | tool | median ms | least ms | pictures/s | of the first tool's time |".to_owned(),
             "|---|---|---|---|---|---|".to_owned(),
@@ -99,7 +100,7 @@ impl Peers<'_> {
             }
             let tools = self.in_turns(&mut commands)?;
             let name = if keep { "kept in memory" } else { "decoded anew" };
-            rows.extend(table(&format!("to {size}×{size}, {name}"), count, &tools, false));
+            rows.extend(table(&format!("to {size}×{size}, {name}"), &tools, false));
         }
         self.write("loader", &rows)
     }
@@ -158,11 +159,11 @@ impl Peers<'_> {
 }
 
 /// A row for each tool, from the median of all rounds.
-fn table(work: &str, pictures: usize, tools: &[Measured], with_memory: bool) -> Vec<String> {
+fn table(work: &str, tools: &[Measured], with_memory: bool) -> Vec<String> {
     let first = tools.first().map_or(f64::NAN, |tool| median(&tool.ms));
     let row = |tool: &Measured| {
         let (middle, least) = (median(&tool.ms), tool.ms.iter().copied().fold(f64::INFINITY, f64::min));
-        let rate = 1e3 * pictures as f64 / middle;
+        let rate = 1e3 * tool.pictures as f64 / middle;
         let mut row =
             format!("| {work} | {} | {middle:.0} | {least:.0} | {rate:.1} | {:.2} |", tool.tool, middle / first);
         if with_memory {
@@ -191,21 +192,6 @@ fn between(page: &str, mark: &str, content: &str) -> Option<String> {
     Some(format!("{}{content}\n{}", &page[..start], &page[stop..]))
 }
 
-/// How many pictures lie in the folders of a folder.
-fn count_files(folder: &Path) -> Result<usize> {
-    let mut count = 0;
-    for class in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
-        let class = class?;
-        if class.file_type()?.is_dir() {
-            count += fs::read_dir(class.path())?.count();
-        }
-    }
-    if count == 0 {
-        bail!("no pictures in {}; set DEMITASSE_COFFEE to a folder of them (CONTRIBUTING.md)", folder.display());
-    }
-    Ok(count)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -225,8 +211,9 @@ mod tests {
 
     #[test]
     fn rates_and_ratios_are_those_of_the_medians() {
-        let tool = |name: &str, ms: &[f64]| Measured { tool: name.to_owned(), ms: ms.to_vec(), peak_mib: 7.4 };
-        let rows = table("work", 8, &[tool("a", &[100.0, 300.0, 200.0]), tool("b", &[500.0])], true);
+        let tool =
+            |name: &str, ms: &[f64]| Measured { tool: name.to_owned(), pictures: 8, ms: ms.to_vec(), peak_mib: 7.4 };
+        let rows = table("work", &[tool("a", &[100.0, 300.0, 200.0]), tool("b", &[500.0])], true);
         assert_eq!(rows, ["| work | a | 200 | 100 | 40.0 | 1.00 | 7 |", "| work | b | 500 | 500 | 16.0 | 2.50 | 7 |"]);
     }
 }
