@@ -5,14 +5,15 @@
 //! cuDNN's own estimate, not by measuring: a run that goes on must compute what the run before it computed.
 //!
 //! The `unsafe` of this module is calls of cuDNN's C functions. They rest on the same three facts: handle and descriptors
-//! live as long as their owners in [`context`] and [`descriptor`], which the caller borrows; a descriptor is made from
-//! the shape that the memory was checked against ([`memory`]); and all work of a thread is queued on the one stream of
-//! the handle, so that memory that is freed, or used again, on that stream is not touched before its time.
+//! live as long as their owners ([`owned`]), which the caller borrows; a descriptor is made from the shape that the
+//! memory was checked against ([`memory`]); and all work of a thread is queued on the one stream of the handle, so that
+//! memory that is freed, or used again, on that stream is not touched before its time.
 
 mod context;
 mod convolution;
 mod descriptor;
 mod memory;
+mod owned;
 mod pooling;
 mod relu;
 #[cfg(test)]

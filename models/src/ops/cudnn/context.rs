@@ -17,7 +17,7 @@ use candle_core::{
     },
 };
 
-use super::convolution::Choices;
+use super::{convolution::Choices, owned::Owned};
 
 thread_local! {
     // A handle must not be used by two threads at once.
@@ -51,26 +51,15 @@ pub(super) fn with<R>(device: &CudaDevice, run: impl FnOnce(&mut Context) -> Res
 }
 
 /// cuDNN's state for a thread and a stream.
-pub(super) struct Handle(sys::cudnnHandle_t);
+pub(super) type Handle = Owned<sys::cudnnHandle_t>;
 
 impl Handle {
     fn new(stream: &CudaStream) -> Result<Self> {
-        let handle = Self(result::create_handle()?);
+        // SAFETY: created here, and destroyed by its owner only.
+        let handle = unsafe { Self::of(result::create_handle()?, sys::cudnnDestroy) };
         // SAFETY: the handle was created above, and the stream outlives it: a `Context` holds both.
-        unsafe { result::set_stream(handle.0, stream.cu_stream().cast()) }?;
+        unsafe { result::set_stream(handle.raw(), stream.cu_stream().cast()) }?;
         Ok(handle)
-    }
-
-    pub(super) fn raw(&self) -> sys::cudnnHandle_t {
-        self.0
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        // SAFETY: the handle was created by `new` and nobody else destroys it. At the end of the process the driver may
-        // be gone before the thread's handles; there is nothing left to free then, and the error says only that.
-        let _ = unsafe { result::destroy_handle(self.0) };
     }
 }
 

@@ -1,4 +1,4 @@
-//! cuDNN's descriptions of tensors and operations, each destroyed with its owner.
+//! cuDNN's descriptions of tensors and operations.
 
 use std::ffi::c_int;
 
@@ -8,6 +8,7 @@ use candle_core::{
 };
 use kernels::conv3x3::Shape;
 
+use super::owned::Owned;
 use crate::Precision;
 
 const LAYOUT: sys::cudnnTensorFormat_t = sys::cudnnTensorFormat_t::CUDNN_TENSOR_NCHW;
@@ -30,14 +31,15 @@ fn four(dims: [usize; 4]) -> Result<[c_int; 4]> {
 }
 
 /// Of a contiguous map `[n, channels, height, width]`.
-pub(super) struct MapDescriptor(sys::cudnnTensorDescriptor_t);
+pub(super) type MapDescriptor = Owned<sys::cudnnTensorDescriptor_t>;
 
 impl MapDescriptor {
     pub(super) fn new(dims: [usize; 4], data_type: sys::cudnnDataType_t) -> Result<Self> {
         let dims = four(dims)?;
-        let descriptor = Self(result::create_tensor_descriptor()?);
-        // SAFETY: the descriptor was created above and is destroyed by its drop only.
-        unsafe { result::set_tensor4d_descriptor(descriptor.0, LAYOUT, data_type, dims) }?;
+        // SAFETY: created here, and destroyed by its owner only.
+        let descriptor = unsafe { Self::of(result::create_tensor_descriptor()?, sys::cudnnDestroyTensorDescriptor) };
+        // SAFETY: the descriptor was created above and is destroyed by its owner only.
+        unsafe { result::set_tensor4d_descriptor(descriptor.raw(), LAYOUT, data_type, dims) }?;
         Ok(descriptor)
     }
 
@@ -45,45 +47,24 @@ impl MapDescriptor {
     pub(super) fn of_bias(channels: usize) -> Result<Self> {
         Self::new([1, channels, 1, 1], sys::cudnnDataType_t::CUDNN_DATA_FLOAT)
     }
-
-    pub(super) fn raw(&self) -> sys::cudnnTensorDescriptor_t {
-        self.0
-    }
-}
-
-impl Drop for MapDescriptor {
-    fn drop(&mut self) {
-        // SAFETY: created by `new`, destroyed here only. It fails for what is no descriptor, which this is.
-        let _ = unsafe { result::destroy_tensor_descriptor(self.0) };
-    }
 }
 
 /// Of contiguous weights `[out, in, 3, 3]`.
-pub(super) struct FilterDescriptor(sys::cudnnFilterDescriptor_t);
+pub(super) type FilterDescriptor = Owned<sys::cudnnFilterDescriptor_t>;
 
 impl FilterDescriptor {
     pub(super) fn new(shape: Shape, precision: Precision) -> Result<Self> {
         let dims = four([shape.out_channels, shape.in_channels, 3, 3])?;
-        let descriptor = Self(result::create_filter_descriptor()?);
-        // SAFETY: the descriptor was created above and is destroyed by its drop only.
-        unsafe { result::set_filter4d_descriptor(descriptor.0, convolution_type(precision), LAYOUT, dims) }?;
+        // SAFETY: created here, and destroyed by its owner only.
+        let descriptor = unsafe { Self::of(result::create_filter_descriptor()?, sys::cudnnDestroyFilterDescriptor) };
+        // SAFETY: the descriptor was created above and is destroyed by its owner only.
+        unsafe { result::set_filter4d_descriptor(descriptor.raw(), convolution_type(precision), LAYOUT, dims) }?;
         Ok(descriptor)
-    }
-
-    pub(super) fn raw(&self) -> sys::cudnnFilterDescriptor_t {
-        self.0
-    }
-}
-
-impl Drop for FilterDescriptor {
-    fn drop(&mut self) {
-        // SAFETY: created by `new`, destroyed here only.
-        let _ = unsafe { result::destroy_filter_descriptor(self.0) };
     }
 }
 
 /// Of a cross-correlation with stride 1 and padding 1, summed in f32.
-pub(super) struct ConvolutionDescriptor(sys::cudnnConvolutionDescriptor_t);
+pub(super) type ConvolutionDescriptor = Owned<sys::cudnnConvolutionDescriptor_t>;
 
 impl ConvolutionDescriptor {
     pub(super) fn new(precision: Precision) -> Result<Self> {
@@ -95,74 +76,46 @@ impl ConvolutionDescriptor {
             Precision::Tf32 => sys::cudnnMathType_t::CUDNN_DEFAULT_MATH,
             Precision::Bf16 => sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH,
         };
-        let descriptor = Self(result::create_convolution_descriptor()?);
-        // SAFETY: the descriptor was created above and is destroyed by its drop only.
+        // SAFETY: created here, and destroyed by its owner only.
+        let descriptor =
+            unsafe { Self::of(result::create_convolution_descriptor()?, sys::cudnnDestroyConvolutionDescriptor) };
+        // SAFETY: the descriptor was created above and is destroyed by its owner only.
         unsafe {
-            result::set_convolution2d_descriptor(descriptor.0, 1, 1, 1, 1, 1, 1, mode, sums)?;
-            result::set_convolution_math_type(descriptor.0, math)?;
+            result::set_convolution2d_descriptor(descriptor.raw(), 1, 1, 1, 1, 1, 1, mode, sums)?;
+            result::set_convolution_math_type(descriptor.raw(), math)?;
         }
         Ok(descriptor)
-    }
-
-    pub(super) fn raw(&self) -> sys::cudnnConvolutionDescriptor_t {
-        self.0
-    }
-}
-
-impl Drop for ConvolutionDescriptor {
-    fn drop(&mut self) {
-        // SAFETY: created by `new`, destroyed here only.
-        let _ = unsafe { result::destroy_convolution_descriptor(self.0) };
     }
 }
 
 /// Of a ReLU that lets NaN through, so that a diverged training shows.
-pub(super) struct ReluDescriptor(sys::cudnnActivationDescriptor_t);
+pub(super) type ReluDescriptor = Owned<sys::cudnnActivationDescriptor_t>;
 
 impl ReluDescriptor {
     pub(super) fn new() -> Result<Self> {
         let mode = sys::cudnnActivationMode_t::CUDNN_ACTIVATION_RELU;
         let nan = sys::cudnnNanPropagation_t::CUDNN_PROPAGATE_NAN;
-        let descriptor = Self(result::create_activation_descriptor()?);
-        // SAFETY: the descriptor was created above and is destroyed by its drop only.
-        unsafe { result::set_activation_descriptor(descriptor.0, mode, nan, 0.0) }?;
+        // SAFETY: created here, and destroyed by its owner only.
+        let descriptor =
+            unsafe { Self::of(result::create_activation_descriptor()?, sys::cudnnDestroyActivationDescriptor) };
+        // SAFETY: the descriptor was created above and is destroyed by its owner only.
+        unsafe { result::set_activation_descriptor(descriptor.raw(), mode, nan, 0.0) }?;
         Ok(descriptor)
-    }
-
-    pub(super) fn raw(&self) -> sys::cudnnActivationDescriptor_t {
-        self.0
-    }
-}
-
-impl Drop for ReluDescriptor {
-    fn drop(&mut self) {
-        // SAFETY: created by `new`, destroyed here only.
-        let _ = unsafe { sys::cudnnDestroyActivationDescriptor(self.0) };
     }
 }
 
 /// Of a 2×2 max-pool with stride 2, whose gradient is deterministic.
-pub(super) struct PoolDescriptor(sys::cudnnPoolingDescriptor_t);
+pub(super) type PoolDescriptor = Owned<sys::cudnnPoolingDescriptor_t>;
 
 impl PoolDescriptor {
     pub(super) fn new() -> Result<Self> {
         let mode = sys::cudnnPoolingMode_t::CUDNN_POOLING_MAX_DETERMINISTIC;
         let nan = sys::cudnnNanPropagation_t::CUDNN_PROPAGATE_NAN;
-        let descriptor = Self(result::create_pooling_descriptor()?);
-        // SAFETY: the descriptor was created above and is destroyed by its drop only; there are two numbers for each of
+        // SAFETY: created here, and destroyed by its owner only.
+        let descriptor = unsafe { Self::of(result::create_pooling_descriptor()?, sys::cudnnDestroyPoolingDescriptor) };
+        // SAFETY: the descriptor was created above and is destroyed by its owner only; there are two numbers for each of
         // the two dimensions.
-        unsafe { result::set_pooling_descriptor(descriptor.0, mode, nan, 2, &[2, 2], &[0, 0], &[2, 2]) }?;
+        unsafe { result::set_pooling_descriptor(descriptor.raw(), mode, nan, 2, &[2, 2], &[0, 0], &[2, 2]) }?;
         Ok(descriptor)
-    }
-
-    pub(super) fn raw(&self) -> sys::cudnnPoolingDescriptor_t {
-        self.0
-    }
-}
-
-impl Drop for PoolDescriptor {
-    fn drop(&mut self) {
-        // SAFETY: created by `new`, destroyed here only.
-        let _ = unsafe { sys::cudnnDestroyPoolingDescriptor(self.0) };
     }
 }
