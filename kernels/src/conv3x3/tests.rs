@@ -111,7 +111,11 @@ fn check(shape: Shape, algorithm: Algorithm, set: InstructionSet) {
     let into = (&mut grad_weight[..], Some(&mut grad_bias[..]));
     backward_filter_on(set, algorithm, shape, &input, &grad_output, into.0, into.1);
     assert!(error(&grad_weight, &expected.grad_weight) < close, "filter gradient of {case}");
-    assert!(error(&grad_bias, &expected.grad_bias) < close, "bias gradient of {case}");
+    // A plain sum of both signs may cancel to almost nothing; its rounding grows with what was added.
+    let added = ((shape.batch * shape.plane()) as f64).sqrt();
+    for (actual, expected) in grad_bias.iter().zip(&expected.grad_bias) {
+        assert!((f64::from(*actual) - expected).abs() < close * added, "bias gradient of {case}");
+    }
 }
 
 fn algorithms() -> impl Strategy<Value = Algorithm> {
