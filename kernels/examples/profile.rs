@@ -4,15 +4,14 @@
 //! prints the processor's peak, and of each layer the milliseconds, GFLOP/s in direct terms, their ratio to the
 //! peak and the algorithm chosen. `--set avx2` uses the instructions of another processor, `--algorithm winograd4`
 //! forces an algorithm, `--all` tries each and says how much slower than the best the chosen ones are together,
-//! `--others` times what is bound by memory, and `--pass forward` and `--layer block3` time a part only.
+//! `--packed` transforms the weights on the way, `--others` times what is bound by memory, and `--pass forward` and `--layer block3` time a part only.
 #![expect(clippy::print_stdout, reason = "printing a table is what the program is for")]
 
-use std::{hint::black_box, time::Instant};
+use std::time::Instant;
 
 use kernels::adam::{self, AdamStep};
-use kernels::conv3x3::{self, Algorithm, Pass, Shape, TransformedWeights};
-use kernels::{Activation, InstructionSet, dense, pool2x2, relu, resize};
-use pulp::{Arch, Simd, WithSimd};
+use kernels::conv3x3::{self, Algorithm, Epilogue, Pass, Shape, TransformedWeights};
+use kernels::{Activation, InstructionSet, dense, peak, pool2x2, relu, resize};
 
 /// Channels in and out, and how often the layer's input has been halved.
 const LAYERS: [(&str, usize, usize, u32); 13] = [
@@ -39,6 +38,7 @@ struct Options {
     passes: Vec<Pass>,
     layer: String,
     others: bool,
+    packed: bool,
 }
 
 fn main() {
@@ -54,7 +54,7 @@ fn main() {
         others(&options);
         return;
     }
-    let peak = peak(options.repeats);
+    let peak = peak::gigaflops(options.repeats);
     println!("peak {peak:.1} GFLOP/s of independent multiply-adds in registers");
     for &pass in &options.passes {
         println!("\n{pass:?}");
@@ -72,7 +72,7 @@ fn main() {
             let mut best = f64::INFINITY;
             let first = if options.algorithms.is_empty() { vec![chosen] } else { vec![] };
             for &algorithm in first.iter().chain(&options.algorithms) {
-                let seconds = time(shape, pass, algorithm, options.repeats);
+                let seconds = time(shape, pass, algorithm, &options);
                 line += &format!(
                     " {:>9.3} ms {:>7.1} GFLOP/s {:>5.2} of peak {algorithm:?}{}",
                     seconds * 1e3,
@@ -97,39 +97,6 @@ fn main() {
             println!("chosen        {:>9.3} ms, the best {:.3} ms", regret.0 * 1e3, regret.1 * 1e3);
         }
     }
-}
-
-/// GFLOP/s of all threads together where nothing waits for memory or for another result.
-fn peak(repeats: usize) -> f64 {
-    const STEPS: usize = 1 << 20;
-    /// Enough that no multiply-add waits for the one before it.
-    const CHAINS: usize = 12;
-
-    struct Chains;
-
-    impl WithSimd for Chains {
-        /// Floating-point operations done.
-        type Output = usize;
-
-        #[inline(always)]
-        fn with_simd<S: Simd>(self, simd: S) -> usize {
-            let (factor, term) = (simd.splat_f32s(black_box(0.5)), simd.splat_f32s(black_box(1.0)));
-            let mut sums = [simd.splat_f32s(0.0); CHAINS];
-            for _ in 0..STEPS {
-                for sum in &mut sums {
-                    *sum = simd.mul_add_f32s(*sum, factor, term);
-                }
-            }
-            black_box(sums);
-            2 * STEPS * CHAINS * S::F32_LANES
-        }
-    }
-
-    let mut operations = 0;
-    let seconds = shortest(repeats, &mut || {
-        operations = rayon::broadcast(|_| Arch::new().dispatch(Chains)).into_iter().sum();
-    });
-    operations as f64 / seconds / 1e9
 }
 
 /// Times the loops that are bound by memory, at the sizes of VGG-16.
@@ -202,7 +169,7 @@ fn shortest(repeats: usize, run: &mut dyn FnMut()) -> f64 {
 }
 
 /// Times one pass of one layer, in seconds.
-fn time(shape: Shape, pass: Pass, algorithm: Algorithm, repeats: usize) -> f64 {
+fn time(shape: Shape, pass: Pass, algorithm: Algorithm, Options { packed, repeats, .. }: &Options) -> f64 {
     let input = noise(shape.input_len());
     let weight = noise(shape.weight_len());
     let bias = noise(shape.out_channels);
@@ -213,10 +180,14 @@ fn time(shape: Shape, pass: Pass, algorithm: Algorithm, repeats: usize) -> f64 {
         Pass::BackwardFilter => vec![0.0; shape.weight_len()],
     };
     let mut grad_bias = vec![0.0; shape.out_channels];
-    let transformed = TransformedWeights::with_algorithm(algorithm, shape, &weight);
-    shortest(repeats, &mut || match pass {
+    let transformed = match *packed {
+        true => TransformedWeights::with_limit(0, shape, &weight),
+        false => TransformedWeights::with_algorithm(algorithm, shape, &weight),
+    };
+    shortest(*repeats, &mut || match pass {
         Pass::Forward => {
-            conv3x3::forward_transformed(shape, &input, &transformed, Some(&bias), Activation::Relu, &mut output)
+            let epilogue = Epilogue { bias: Some(&bias), activation: Activation::Relu, ..Epilogue::default() };
+            conv3x3::forward_transformed(shape, &input, &transformed, epilogue, &mut output);
         }
         Pass::BackwardData => {
             conv3x3::backward_data_with(algorithm, shape, &output, &weight, &mut result);
@@ -246,11 +217,16 @@ fn options() -> Options {
         passes: vec![Pass::Forward, Pass::BackwardData, Pass::BackwardFilter],
         layer: String::new(),
         others: false,
+        packed: false,
     };
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
         if name == "--all" {
             options.algorithms = Algorithm::ALL.to_vec();
+            continue;
+        }
+        if name == "--packed" {
+            options.packed = true;
             continue;
         }
         if name == "--others" {

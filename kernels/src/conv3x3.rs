@@ -29,8 +29,9 @@
 //! The forward pass and the data gradient are the same bit by bit for any number of threads, and
 //! the filter gradient for the same number, on one instruction set.
 
-use crate::simd::InstructionSet;
-use crate::{Activation, scratch};
+use crate::fake_quantize::Grid;
+use crate::simd::{InstructionSet, PANEL, Simd};
+use crate::{Activation, pool2x2, scratch};
 
 mod algorithm;
 mod block;
@@ -111,15 +112,59 @@ impl Shape {
     }
 }
 
-/// What is done to the sums before they are written.
-#[derive(Clone, Copy)]
-struct Epilogue<'a> {
-    bias: Option<&'a [f32]>,
-    activation: Activation,
+/// What is done to the sums before they are written, in the order of the fields.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Epilogue<'a> {
+    /// Added to each channel, `[out_channels]`.
+    pub bias: Option<&'a [f32]>,
+    /// What is applied to each sum.
+    pub activation: Activation,
+    /// Rounds to the grid of a quantized network.
+    pub grid: Option<Grid>,
+    /// Keeps the largest of each 2×2 window, as [`pool2x2`](crate::pool2x2) does: the output is
+    /// `[batch, out_channels, height / 2, width / 2]`.
+    pub pool: bool,
 }
 
 impl Epilogue<'_> {
-    const NONE: Self = Self { bias: None, activation: Activation::Identity };
+    const NONE: Self = Self { bias: None, activation: Activation::Identity, grid: None, pool: false };
+
+    fn pooled(self, shape: Shape) -> Option<pool2x2::Shape> {
+        let Shape { batch, out_channels, height, width, .. } = shape;
+        self.pool.then(|| pool2x2::Shape { planes: batch * out_channels, height, width })
+    }
+
+    fn check(self, shape: Shape, output: &[f32]) {
+        if let Some(bias) = self.bias {
+            assert_eq!(bias.len(), shape.out_channels, "length of the bias of {shape:?}");
+        }
+        assert_eq!(output.len(), self.output_len(shape), "length of the output of {shape:?}, pooled: {}", self.pool);
+    }
+
+    /// Floats in the output.
+    fn output_len(self, shape: Shape) -> usize {
+        self.pooled(shape).map_or(shape.output_len(), pool2x2::Shape::output_len)
+    }
+
+    /// What becomes of a sum with its bias, before pooling.
+    #[inline(always)]
+    fn apply<S: Simd>(self, simd: S, sum: S::Vector) -> S::Vector {
+        let active = match self.activation {
+            Activation::Identity => sum,
+            Activation::Relu => simd.max(simd.splat(0.0), sum),
+        };
+        match self.grid {
+            Some(grid) => grid.round_vector(simd, active),
+            None => active,
+        }
+    }
+
+    /// [`apply`](Self::apply) to one sum.
+    #[inline(always)]
+    fn apply_one(self, sum: f32) -> f32 {
+        let active = self.activation.apply(sum);
+        self.grid.map_or(active, |grid| grid.round(active))
+    }
 }
 
 /// `output = activation(input ⊛ weight + bias)`, by the algorithm that [`algorithm`] chooses.
@@ -152,7 +197,7 @@ pub fn forward_with(
     output: &mut [f32],
 ) {
     let set = InstructionSet::current();
-    forward_on(set, algorithm, shape, (input, weight), Epilogue { bias, activation }, output);
+    forward_on(set, algorithm, shape, (input, weight), Epilogue { bias, activation, ..Epilogue::NONE }, output);
 }
 
 fn forward_on(
@@ -165,9 +210,14 @@ fn forward_on(
 ) {
     shape.check_input(input);
     shape.check_weight(weight);
-    shape.check_bias(epilogue.bias);
-    shape.check_output(output);
+    epilogue.check(shape, output);
     let Some(side) = algorithm.tile() else {
+        if let Some(pooled) = epilogue.pooled(shape) {
+            return scratch::with(shape.output_len(), |sums| {
+                forward_on(set, algorithm, shape, (input, weight), Epilogue { pool: false, ..epilogue }, sums);
+                pool2x2::forward(pooled, sums, output, None);
+            });
+        }
         if algorithm == Algorithm::Direct {
             direct::forward(set, shape, input, weight, epilogue, output);
         } else {
@@ -178,7 +228,8 @@ fn forward_on(
     let length = winograd::evaluated_len(side, shape.in_channels, shape.out_channels);
     scratch::with(length, |evaluated| {
         winograd::evaluate_weights(set, side, shape, Orientation::Forward, weight, evaluated);
-        winograd::forward(set, side, shape, (input, evaluated), epilogue, output);
+        let weights = winograd::Weights::Evaluated(evaluated);
+        winograd::forward(set, side, shape, (input, weights), epilogue, output);
     });
 }
 
@@ -188,7 +239,19 @@ pub struct TransformedWeights {
     algorithm: Algorithm,
     in_channels: usize,
     out_channels: usize,
-    values: scratch::Buffer,
+    form: Form,
+}
+
+#[derive(Clone)]
+enum Form {
+    /// `[out_channels, in_channels, 3, 3]`, for algorithms without tiles.
+    Plain(Vec<f32>),
+    /// At the points of the algorithm's tiles.
+    Evaluated(scratch::Buffer),
+    /// For each pass to evaluate.
+    Packed(scratch::Buffer),
+    /// For each pass to evaluate, with a scale for each output channel.
+    PackedIntegers(Vec<i8>, Vec<f32>),
 }
 
 impl TransformedWeights {
@@ -201,49 +264,91 @@ impl TransformedWeights {
         Self::with_algorithm(algorithm(shape, Pass::Forward), shape, weight)
     }
 
+    /// [`new`](Self::new), but transformed weights of more than `limit` floats are not kept: either an
+    /// algorithm is chosen whose weights are smaller, or each pass transforms them in a cache, a part at a
+    /// time, which for few pictures is nearly as fast as reading what is 4 times as large (F(4×4)) from memory.
+    ///
+    /// # Panics
+    /// If `weight` does not have the length that `shape` asks for.
+    pub fn with_limit(limit: usize, shape: Shape, weight: &[f32]) -> Self {
+        let algorithm = algorithm::within_limit(shape, limit);
+        match algorithm::exceeds(limit, algorithm, shape) {
+            true => Self::packed(algorithm, shape, weight),
+            false => Self::with_algorithm(algorithm, shape, weight),
+        }
+    }
+
+    /// [`with_limit`](Self::with_limit) for weights that are integers times a scale for each output channel.
+    /// Above the limit they stay integers.
+    ///
+    /// # Panics
+    /// If `weight` or `scales` does not have the length that `shape` asks for.
+    pub fn from_integers(limit: usize, shape: Shape, weight: &[i8], scales: &[f32]) -> Self {
+        assert_eq!(scales.len(), shape.out_channels, "length of the scales of {shape:?}");
+        assert_eq!(weight.len(), shape.weight_len(), "length of the weights of {shape:?}");
+        let algorithm = algorithm::within_limit(shape, limit);
+        if algorithm::exceeds(limit, algorithm, shape) {
+            return Self::packed_integers(algorithm, shape, weight, scales);
+        }
+        let kernels = weight.chunks_exact(shape.in_channels.max(1) * TAPS).zip(scales);
+        let weight: Vec<f32> =
+            kernels.flat_map(|(kernel, scale)| kernel.iter().map(move |&tap| f32::from(tap) * scale)).collect();
+        Self::with_algorithm(algorithm, shape, &weight)
+    }
+
+    fn packed(algorithm: Algorithm, shape: Shape, weight: &[f32]) -> Self {
+        let mut values = scratch::Buffer::zeroed(winograd::packed_len(shape.in_channels, shape.out_channels));
+        winograd::pack(shape, weight, values.as_mut_slice());
+        Self::of(algorithm, shape, Form::Packed(values))
+    }
+
+    fn packed_integers(algorithm: Algorithm, shape: Shape, weight: &[i8], scales: &[f32]) -> Self {
+        let mut values = vec![0; winograd::packed_len(shape.in_channels, shape.out_channels)];
+        winograd::pack(shape, weight, &mut values);
+        let mut scales = scales.to_vec();
+        scales.resize(shape.out_channels.next_multiple_of(PANEL), 0.0);
+        Self::of(algorithm, shape, Form::PackedIntegers(values, scales))
+    }
+
     /// [`new`](Self::new) for an algorithm of the caller's choice.
     ///
     /// # Panics
     /// If `weight` does not have the length that `shape` asks for.
     pub fn with_algorithm(algorithm: Algorithm, shape: Shape, weight: &[f32]) -> Self {
         shape.check_weight(weight);
-        let Shape { in_channels, out_channels, .. } = shape;
-        let values = if let Some(side) = algorithm.tile() {
-            let length = winograd::evaluated_len(side, in_channels, out_channels);
-            let mut values = scratch::Buffer::zeroed(length);
-            let set = InstructionSet::current();
-            let to = values.as_mut_slice();
-            winograd::evaluate_weights(set, side, shape, Orientation::Forward, weight, to);
-            values
-        } else {
-            let mut values = scratch::Buffer::zeroed(weight.len());
-            values.as_mut_slice()[..weight.len()].copy_from_slice(weight);
-            values
-        };
-        Self { algorithm, in_channels, out_channels, values }
+        let Some(side) = algorithm.tile() else { return Self::of(algorithm, shape, Form::Plain(weight.to_vec())) };
+        let length = winograd::evaluated_len(side, shape.in_channels, shape.out_channels);
+        let mut values = scratch::Buffer::zeroed(length);
+        let set = InstructionSet::current();
+        winograd::evaluate_weights(set, side, shape, Orientation::Forward, weight, values.as_mut_slice());
+        Self::of(algorithm, shape, Form::Evaluated(values))
+    }
+
+    fn of(algorithm: Algorithm, shape: Shape, form: Form) -> Self {
+        Self { algorithm, in_channels: shape.in_channels, out_channels: shape.out_channels, form }
     }
 
     /// What the weights have been transformed for.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
-
-    /// Floats that the transformed weights take.
-    pub fn float_count(&self) -> usize {
-        self.values.as_slice().len()
-    }
 }
 
 impl std::fmt::Debug for TransformedWeights {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut fields = f.debug_struct("TransformedWeights");
-        fields.field("algorithm", &self.algorithm).field("in_channels", &self.in_channels);
-        fields.field("out_channels", &self.out_channels).finish_non_exhaustive()
+        let Self { algorithm, in_channels, out_channels, form } = self;
+        let form = match form {
+            Form::Plain(_) => "plain",
+            Form::Evaluated(_) => "evaluated",
+            Form::Packed(_) => "packed",
+            Form::PackedIntegers(..) => "packed integers",
+        };
+        write!(f, "{algorithm:?} weights from {in_channels} to {out_channels} channels, {form}")
     }
 }
 
-/// [`forward`] with weights that have been transformed before. Batch, height and width may differ
-/// from those that the weights were transformed for.
+/// [`forward`] with weights that have been transformed before, and all that an [`Epilogue`] can do. Batch,
+/// height and width may differ from those that the weights were transformed for.
 ///
 /// # Panics
 /// If a slice does not have the length that `shape` asks for, or the weights have other channels.
@@ -251,26 +356,36 @@ pub fn forward_transformed(
     shape: Shape,
     input: &[f32],
     weights: &TransformedWeights,
-    bias: Option<&[f32]>,
-    activation: Activation,
+    epilogue: Epilogue,
+    output: &mut [f32],
+) {
+    transformed_on(InstructionSet::current(), shape, (input, weights), epilogue, output);
+}
+
+fn transformed_on(
+    set: InstructionSet,
+    shape: Shape,
+    (input, weights): (&[f32], &TransformedWeights),
+    epilogue: Epilogue,
     output: &mut [f32],
 ) {
     shape.check_input(input);
-    shape.check_bias(bias);
-    shape.check_output(output);
+    epilogue.check(shape, output);
     assert_eq!(
         (weights.out_channels, weights.in_channels),
         (shape.out_channels, shape.in_channels),
         "channels of the transformed weights",
     );
-    let values = weights.values.as_slice();
-    let set = InstructionSet::current();
+    let values = match &weights.form {
+        Form::Plain(weight) => {
+            return forward_on(set, weights.algorithm, shape, (input, weight), epilogue, output);
+        }
+        Form::Evaluated(values) => winograd::Weights::Evaluated(values.as_slice()),
+        Form::Packed(values) => winograd::Weights::Packed(values.as_slice()),
+        Form::PackedIntegers(values, scales) => winograd::Weights::PackedIntegers(values, scales),
+    };
     if let Some(side) = weights.algorithm.tile() {
-        let epilogue = Epilogue { bias, activation };
         winograd::forward(set, side, shape, (input, values), epilogue, output);
-    } else {
-        let weight = &values[..shape.weight_len()];
-        forward_with(weights.algorithm, shape, input, weight, bias, activation, output);
     }
 }
 
@@ -321,7 +436,8 @@ fn backward_data_on(
     let length = winograd::evaluated_len(side, shape.out_channels, shape.in_channels);
     scratch::with(length, |evaluated| {
         winograd::evaluate_weights(set, side, shape, Orientation::Backward, weight, evaluated);
-        winograd::forward(set, side, transposed, (grad_output, evaluated), Epilogue::NONE, grad_input);
+        let weights = winograd::Weights::Evaluated(evaluated);
+        winograd::forward(set, side, transposed, (grad_output, weights), Epilogue::NONE, grad_input);
     });
 }
 

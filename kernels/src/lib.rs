@@ -11,8 +11,10 @@
 //! | [`pool2x2`] | 2×2 max-pooling with the winner's index, and its gradient |
 //! | [`relu`] | ReLU in place, and its gradient |
 //! | [`dense`] | fully connected layer: forward and both gradients |
+//! | [`fake_quantize`] | rounding to a quantized network's grid |
 //! | [`softmax`] | softmax, and sparse softmax cross-entropy with its gradient |
 //! | [`adam`] | fused in-place Adam |
+//! | [`peak`] | the processor's fastest multiply-adds, for comparison |
 //! | [`resize`] | bilinear resize of interleaved bytes to normalised planes |
 //!
 //! ```
@@ -32,6 +34,8 @@ mod simd;
 pub mod adam;
 pub mod conv3x3;
 pub mod dense;
+pub mod fake_quantize;
+pub mod peak;
 pub mod pool2x2;
 pub mod relu;
 pub mod resize;

@@ -8,6 +8,8 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use half::f16;
+
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
@@ -151,14 +153,31 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn mul(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// `a * b + c`, rounded once where the processor can.
     fn mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
-    /// The larger one, and `b` where it is not a number.
+    /// The larger one, and `b` where one is not a number.
     fn max(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// The smaller one, and `b` where one is not a number.
+    fn min(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// The larger one, and not a number where one is not.
+    fn larger(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    fn div(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// The sum of all lanes, in an order of the set's own.
     fn sum(self, a: Self::Vector) -> f32;
 
     /// # Safety
     /// `from` must be valid for reads of `WIDTH` floats.
     unsafe fn load(self, from: *const f32) -> Self::Vector;
+
+    /// Loads integers and converts them.
+    ///
+    /// # Safety
+    /// `from` must be valid for reads of `WIDTH` integers.
+    unsafe fn load_integers(self, from: *const i8) -> Self::Vector;
+
+    /// Loads finite numbers in half precision and converts them.
+    ///
+    /// # Safety
+    /// `from` must be valid for reads of `WIDTH` numbers.
+    unsafe fn load_halves(self, from: *const f16) -> Self::Vector;
 
     /// # Safety
     /// `to` must be valid for writes of `WIDTH` floats.
@@ -196,11 +215,13 @@ mod tests {
         fn run<S: Simd>(self, simd: S) -> Vec<f32> {
             let from: Vec<f32> = (0..PANEL * 11).map(|i| i as f32).collect();
             let mut out = vec![0.0; PANEL * 11];
+            let integers: Vec<i8> = (0..PANEL).map(|i| (i as i16 * 17 - 128) as i8).collect();
             let mut first = vec![0.0; PANEL];
+            let mut converted = vec![0.0; PANEL];
             let mut total = 0.0;
             for lane in (0..PANEL).step_by(S::WIDTH) {
                 // SAFETY: both vectors hold `PANEL` rows of 11 floats, of which 8 are touched, and
-                // `first` holds a panel.
+                // `first`, `integers` and `converted` hold a panel.
                 unsafe {
                     let columns = simd.load_transposed(from.as_ptr().add(lane * 11), 11);
                     let one = simd.splat(1.0);
@@ -211,12 +232,57 @@ mod tests {
                     });
                     simd.store_transposed(changed, out.as_mut_ptr().add(lane * 11), 11);
                     simd.store(first.as_mut_ptr().add(lane), columns[1]);
+                    let vector = simd.load_integers(integers.as_ptr().add(lane));
+                    simd.store(converted.as_mut_ptr().add(lane), vector);
                     total += simd.sum(simd.load(from.as_ptr().add(lane)));
                 }
             }
             out.extend(first);
             out.push(total);
+            out.extend(converted);
+            out.extend(Self::compared(simd));
+            out.extend(Self::widened(simd));
             out
+        }
+    }
+
+    impl Exercise {
+        /// Numbers in half precision: both zeros, the smallest, the largest below the normal ones, and others.
+        #[inline(always)]
+        fn widened<S: Simd>(simd: S) -> Vec<f32> {
+            let bits =
+                [0, 0x8000, 1, 0x83ff, 0x0400, 0x3c00, 0xbc01, 0x3555, 0x7bff, 0xfbff, 0x4248, 0x1000, 2, 3, 4, 5];
+            let halves = bits.map(f16::from_bits);
+            let mut out = vec![0.0; PANEL];
+            for lane in (0..PANEL).step_by(S::WIDTH) {
+                // SAFETY: both hold a panel.
+                unsafe { simd.store(out.as_mut_ptr().add(lane), simd.load_halves(halves.as_ptr().add(lane))) };
+            }
+            let expected: Vec<f32> = halves.iter().map(|half| half.to_f32()).collect();
+            assert_eq!(out, expected);
+            out
+        }
+
+        /// Comparisons and quotients where one operand, the other, both or none is not a number, which
+        /// comes out as -1.
+        #[inline(always)]
+        fn compared<S: Simd>(simd: S) -> Vec<f32> {
+            let not_every = |step: usize| -> Vec<f32> {
+                (0..PANEL).map(|i| if i % step == 0 { f32::NAN } else { (i * 7 % PANEL) as f32 + 1.0 }).collect()
+            };
+            let (left, right) = (not_every(2), not_every(3));
+            let mut out = vec![0.0; 4 * PANEL];
+            for lane in (0..PANEL).step_by(S::WIDTH) {
+                // SAFETY: both operands hold a panel, and the result four.
+                unsafe {
+                    let (a, b) = (simd.load(left.as_ptr().add(lane)), simd.load(right.as_ptr().add(lane)));
+                    let results = [simd.larger(a, b), simd.max(a, b), simd.min(a, b), simd.div(a, b)];
+                    for (index, result) in results.into_iter().enumerate() {
+                        simd.store(out.as_mut_ptr().add(index * PANEL + lane), result);
+                    }
+                }
+            }
+            out.into_iter().map(|value| if value.is_nan() { -1.0 } else { value }).collect()
         }
     }
 
@@ -227,6 +293,13 @@ mod tests {
         assert_eq!(expected[0], 50.0);
         assert_eq!(expected[PANEL * 11 + 3], 34.0);
         assert_eq!(expected[PANEL * 12], 120.0);
+        assert_eq!(expected[PANEL * 12 + 1..][..3], [-128.0, -111.0, -94.0]);
+        let compared = &expected[PANEL * 13 + 1..];
+        // Lanes 1 to 4: 8 and 8, not a number and 15, 6 and not a number, not a number and 13.
+        assert_eq!(compared[..5], [-1.0, 8.0, -1.0, -1.0, -1.0]);
+        assert_eq!(compared[PANEL..][..5], [-1.0, 8.0, 15.0, -1.0, 13.0]);
+        assert_eq!(compared[PANEL * 2..][..5], [-1.0, 8.0, 15.0, -1.0, 13.0]);
+        assert_eq!(compared[PANEL * 3..][..2], [-1.0, 1.0]);
         for set in InstructionSet::available() {
             assert_eq!(set.run(Exercise), expected, "{set:?}");
         }

@@ -1,5 +1,6 @@
 //! Which algorithm is best for a shape.
 
+use super::winograd::evaluated_len;
 use super::{Shape, TAPS};
 use crate::simd::PANEL;
 
@@ -55,7 +56,32 @@ pub fn algorithm(shape: Shape, pass: Pass) -> Algorithm {
         Pass::BackwardFilter => &Algorithm::ALL[..4],
         _ => &Algorithm::ALL[..],
     };
-    let costs = candidates.iter().map(|&algorithm| (algorithm, cost(algorithm, shape, pass)));
+    best(candidates, |algorithm| cost(algorithm, shape, pass))
+}
+
+/// The same for a forward pass where evaluated weights of more than `limit` floats are not kept, and are evaluated
+/// in each pass.
+pub(super) fn within_limit(shape: Shape, limit: usize) -> Algorithm {
+    /// Multiply-adds in the time of evaluating a weight in the cache.
+    const EVALUATE: f64 = 12.0;
+    best(&Algorithm::ALL, |algorithm| {
+        let own = if exceeds(limit, algorithm, shape) { evaluated(algorithm, shape) as f64 * EVALUATE } else { 0.0 };
+        cost(algorithm, shape, Pass::Forward) + own
+    })
+}
+
+/// Whether the evaluated weights would have more floats than the limit.
+pub(super) fn exceeds(limit: usize, algorithm: Algorithm, shape: Shape) -> bool {
+    evaluated(algorithm, shape) > limit
+}
+
+/// Floats of the weights at the points of the tiles; none where there are no tiles.
+fn evaluated(algorithm: Algorithm, shape: Shape) -> usize {
+    algorithm.tile().map_or(0, |side| evaluated_len(side, shape.in_channels, shape.out_channels))
+}
+
+fn best(candidates: &[Algorithm], cost: impl Fn(Algorithm) -> f64) -> Algorithm {
+    let costs = candidates.iter().map(|&algorithm| (algorithm, cost(algorithm)));
     costs.min_by(|a, b| a.1.total_cmp(&b.1)).map_or(Algorithm::Im2col, |(algorithm, _)| algorithm)
 }
 
@@ -121,6 +147,9 @@ mod tests {
         assert_eq!(algorithm(square(8, 3, 64, 224), Pass::BackwardFilter), Algorithm::Direct);
         assert_eq!(algorithm(square(1, 512, 512, 14), Pass::Forward), Algorithm::Winograd4);
         assert!(algorithm(square(1, 3, 64, 224), Pass::BackwardData).tile().is_some());
+        // 256 × 256 weights are 2.4 million floats for F(4×4), and 4.2 for F(6×6).
+        assert_eq!(within_limit(square(1, 256, 256, 56), usize::MAX), Algorithm::Winograd6);
+        assert_eq!(within_limit(square(1, 256, 256, 56), 3 << 20), Algorithm::Winograd4);
         for (inputs, outputs, side) in [(64, 64, 224), (64, 128, 112), (256, 256, 56), (512, 512, 28)] {
             for pass in [Pass::Forward, Pass::BackwardData, Pass::BackwardFilter] {
                 let tile = algorithm(square(8, inputs, outputs, side), pass).tile();

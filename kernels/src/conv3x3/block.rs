@@ -11,9 +11,10 @@ pub(super) struct Block {
     pub left: *const f32,
     pub left_group: usize,
     /// Lanes of panel `p` at step `s` of group `g`:
-    /// `right[p * right_panel + g * right_group + s * PANEL ..][..PANEL]`.
+    /// `right[p * right_panel + g * right_group + s * right_step ..][..PANEL]`.
     pub right: *const f32,
     pub right_group: usize,
+    pub right_step: usize,
     pub right_panel: usize,
     /// Lanes of panel `p`, row `r`: `sums[p * sums_panel + r * PANEL ..][..PANEL]`.
     pub sums: *mut f32,
@@ -101,7 +102,7 @@ impl Block {
                     }
                     // The last step of all may lead beyond the operands, where nothing is read.
                     left = left.wrapping_add(step);
-                    right = right.wrapping_add(PANEL);
+                    right = right.wrapping_add(self.right_step);
                 }
             }
             for (r, sums) in sums.iter().enumerate() {

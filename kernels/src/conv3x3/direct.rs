@@ -6,7 +6,6 @@ use rayon::prelude::*;
 use super::block::{Block, even_parts};
 use super::winograd::tiles::{Planes, gather_row};
 use super::{Epilogue, KERNEL, Shape, TAPS};
-use crate::Activation;
 use crate::scratch::{self, Shared};
 use crate::simd::{InstructionSet, Operation, PANEL, Simd};
 
@@ -106,6 +105,7 @@ impl Operation for ForwardRow<'_> {
                                 left_group: 0,
                                 right,
                                 right_group: 0,
+                                right_step: PANEL,
                                 right_panel: depth * PANEL,
                                 sums: sums.add(part.start * PANEL),
                                 sums_panel: PANEL * PANEL,
@@ -144,7 +144,7 @@ impl ForwardRow<'_> {
             if x + PANEL > width {
                 for (lane, sum) in sums[..width - x].iter().enumerate() {
                     // SAFETY: the lanes before the row's end.
-                    unsafe { to.add(lane).write(self.epilogue.activation.apply(sum + bias)) };
+                    unsafe { to.add(lane).write(self.epilogue.apply_one(sum + bias)) };
                 }
                 continue;
             }
@@ -152,11 +152,7 @@ impl ForwardRow<'_> {
                 // SAFETY: a whole panel of columns remains in the row.
                 unsafe {
                     let sum = simd.add(simd.load(sums.as_ptr().add(lane)), simd.splat(bias));
-                    let active = match self.epilogue.activation {
-                        Activation::Identity => sum,
-                        Activation::Relu => simd.max(simd.splat(0.0), sum),
-                    };
-                    simd.store(to.add(lane), active);
+                    simd.store(to.add(lane), self.epilogue.apply(simd, sum));
                 }
             }
         }
@@ -328,6 +324,7 @@ unsafe fn add_row<S: Simd>(
                         left_group: 0,
                         right,
                         right_group: 0,
+                        right_step: PANEL,
                         right_panel: width * PANEL,
                         sums: sums.add(out_panel * sums_panel + row * PANEL),
                         sums_panel,

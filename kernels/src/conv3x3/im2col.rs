@@ -9,13 +9,7 @@ use crate::scratch;
 /// Bound of the unrolled neighbourhoods in floats (8 MiB), however large the picture.
 const UNROLLED: usize = 2 << 20;
 
-pub(super) fn forward(
-    shape: Shape,
-    input: &[f32],
-    weight: &[f32],
-    Epilogue { bias, activation }: Epilogue,
-    output: &mut [f32],
-) {
+pub(super) fn forward(shape: Shape, input: &[f32], weight: &[f32], epilogue: Epilogue, output: &mut [f32]) {
     let plane = shape.plane();
     let depth = shape.in_channels * TAPS;
     if depth == 0 {
@@ -31,13 +25,14 @@ pub(super) fn forward(
             Update::Overwrite,
         );
     });
-    if plane == 0 || (bias.is_none() && activation == Activation::Identity) {
+    let Epilogue { bias, activation, grid, .. } = epilogue;
+    if plane == 0 || (bias.is_none() && activation == Activation::Identity && grid.is_none()) {
         return;
     }
     for (index, channel) in output.chunks_exact_mut(plane).enumerate() {
         let bias = bias.map_or(0.0, |bias| bias[index % shape.out_channels]);
         for value in channel {
-            *value = activation.apply(*value + bias);
+            *value = epilogue.apply_one(*value + bias);
         }
     }
 }

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::fake_quantize;
 
 /// Largest error of a pass, relative to the root mean square of the reference.
 fn close(algorithm: Algorithm) -> f64 {
@@ -80,6 +81,39 @@ pub(super) fn error(actual: &[f32], expected: &[f64]) -> f64 {
         .fold(0.0, |worst, e| if e.is_nan() { f64::INFINITY } else { worst.max(e) })
 }
 
+/// Weights in every form that an algorithm takes them in.
+fn forms(algorithm: Algorithm, shape: Shape, weight: &[f32]) -> Vec<TransformedWeights> {
+    let mut forms = vec![TransformedWeights::with_algorithm(algorithm, shape, weight)];
+    if algorithm.tile().is_some() {
+        forms.push(TransformedWeights::packed(algorithm, shape, weight));
+    }
+    forms
+}
+
+/// What is fused into the pass must be, bit by bit, what is done after it.
+fn check_grid_and_pool(
+    set: InstructionSet,
+    shape: Shape,
+    operands: (&[f32], &TransformedWeights),
+    (epilogue, sums): (Epilogue, &[f32]),
+    case: &str,
+) {
+    let grid = Grid { scale: 0.037, lowest: -3.0, highest: 200.0 };
+    let mut rounded = vec![f32::NAN; sums.len()];
+    fake_quantize::forward(grid, sums, &mut rounded);
+    let mut found = vec![f32::NAN; sums.len()];
+    let epilogue = Epilogue { grid: Some(grid), ..epilogue };
+    transformed_on(set, shape, operands, epilogue, &mut found);
+    assert_eq!(found, rounded, "on a grid with {:?} of {case}", operands.1);
+
+    let planes = pool2x2::Shape { planes: shape.batch * shape.out_channels, height: shape.height, width: shape.width };
+    let mut expected = vec![f32::NAN; planes.output_len()];
+    pool2x2::forward(planes, &rounded, &mut expected, None);
+    let mut found = vec![f32::NAN; expected.len()];
+    transformed_on(set, shape, operands, Epilogue { pool: true, ..epilogue }, &mut found);
+    assert_eq!(found, expected, "pooled with {:?} of {case}", operands.1);
+}
+
 /// Runs every pass by one algorithm with one instruction set, and compares it with the reference.
 fn check(shape: Shape, algorithm: Algorithm, set: InstructionSet) {
     let input = noise(shape.input_len(), 1);
@@ -98,9 +132,16 @@ fn check(shape: Shape, algorithm: Algorithm, set: InstructionSet) {
         let channel = index / shape.plane() % shape.out_channels;
         *sum = (*sum + f64::from(bias[channel])).max(0.0);
     }
-    let epilogue = Epilogue { bias: Some(&bias), activation: Activation::Relu };
+    let epilogue = Epilogue { bias: Some(&bias), activation: Activation::Relu, ..Epilogue::NONE };
     forward_on(set, algorithm, shape, (&input, &weight), epilogue, &mut output);
     assert!(error(&output, &expected.output) < close, "biased forward of {case}");
+
+    for weights in forms(algorithm, shape, &weight) {
+        output.fill(f32::NAN);
+        transformed_on(set, shape, (&input, &weights), epilogue, &mut output);
+        assert!(error(&output, &expected.output) < close, "forward with {weights:?} of {case}");
+        check_grid_and_pool(set, shape, (&input, &weights), (epilogue, &output), &case);
+    }
 
     let mut grad_input = vec![f32::NAN; shape.input_len()];
     backward_data_on(set, algorithm, shape, &grad_output, &weight, &mut grad_input);
@@ -207,6 +248,36 @@ fn errors_stay_within_the_documented_bounds() {
     }
 }
 
+/// Integers on the way are the same numbers.
+#[test]
+#[cfg_attr(miri, ignore = "hours of interpretation")]
+fn integer_weights_are_what_they_stand_for() {
+    let shape = Shape { batch: 2, in_channels: 37, out_channels: 21, height: 19, width: 30 };
+    let input = noise(shape.input_len(), 1);
+    let integers: Vec<i8> = noise(shape.weight_len(), 2).iter().map(|w| (w * 127.0) as i8).collect();
+    let scales: Vec<f32> = noise(shape.out_channels, 3).iter().map(|s| s.abs() / 127.0).collect();
+    let floats: Vec<f32> = integers
+        .chunks_exact(shape.in_channels * TAPS)
+        .zip(&scales)
+        .flat_map(|(kernel, scale)| kernel.iter().map(move |&tap| f32::from(tap) * scale))
+        .collect();
+    let outputs = |set, weights: &TransformedWeights| {
+        let mut output = vec![f32::NAN; shape.output_len()];
+        transformed_on(set, shape, (&input, weights), Epilogue::NONE, &mut output);
+        output
+    };
+    for set in InstructionSet::available() {
+        for algorithm in Algorithm::ALL.into_iter().filter(|algorithm| algorithm.tile().is_some()) {
+            let expected = outputs(set, &TransformedWeights::packed(algorithm, shape, &floats));
+            let found = outputs(set, &TransformedWeights::packed_integers(algorithm, shape, &integers, &scales));
+            assert_eq!(found, expected, "{algorithm:?} with {set:?}");
+        }
+        let large = TransformedWeights::with_limit(usize::MAX, shape, &floats);
+        let from_integers = TransformedWeights::from_integers(usize::MAX, shape, &integers, &scales);
+        assert_eq!(outputs(set, &from_integers), outputs(set, &large), "{set:?}");
+    }
+}
+
 /// The result does not depend on which thread is faster.
 #[test]
 fn runs_agree_bit_by_bit() {
@@ -229,12 +300,16 @@ fn relu_keeps_what_is_not_a_number() {
     let shape = Shape { batch: 1, in_channels: 16, out_channels: 17, height: 9, width: 11 };
     let input = vec![f32::NAN; shape.input_len()];
     let weight = noise(shape.weight_len(), 2);
-    let epilogue = Epilogue { bias: None, activation: Activation::Relu };
+    let epilogue = Epilogue { activation: Activation::Relu, ..Epilogue::NONE };
     for set in InstructionSet::available() {
         for algorithm in Algorithm::ALL {
             let mut output = vec![0.0; shape.output_len()];
             forward_on(set, algorithm, shape, (&input, &weight), epilogue, &mut output);
             assert!(output.iter().all(|value| value.is_nan()), "{algorithm:?} with {set:?}");
+            let weights = TransformedWeights::with_algorithm(algorithm, shape, &weight);
+            let mut pooled = vec![0.0; epilogue.output_len(shape) / 99 * 20];
+            transformed_on(set, shape, (&input, &weights), Epilogue { pool: true, ..epilogue }, &mut pooled);
+            assert!(pooled.iter().all(|value| value.is_nan()), "pooled, {algorithm:?} with {set:?}");
         }
     }
 }

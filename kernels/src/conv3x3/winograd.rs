@@ -16,10 +16,11 @@
 mod evaluate;
 mod filter;
 mod forward;
+mod packed;
 pub(super) mod tiles;
 mod transform;
 mod weights;
 
 pub(super) use filter::backward_filter;
 pub(super) use forward::forward;
-pub(super) use weights::{Orientation, evaluate as evaluate_weights, evaluated_len};
+pub(super) use weights::{Orientation, Weights, evaluate as evaluate_weights, evaluated_len, pack, packed_len};

@@ -2,6 +2,7 @@
 
 use std::arch::aarch64::float32x4_t;
 
+use half::f16;
 use pulp::aarch64::Neon;
 
 use super::{COLUMNS, Simd};
@@ -47,6 +48,22 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    fn min(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        self.neon.vminq_f32(a, b)
+    }
+
+    #[inline(always)]
+    fn larger(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        // Where one is not a number, so is the instruction's result.
+        self.neon.vmaxq_f32(a, b)
+    }
+
+    #[inline(always)]
+    fn div(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        self.neon.vdivq_f32(a, b)
+    }
+
+    #[inline(always)]
     fn sum(self, a: float32x4_t) -> f32 {
         self.neon.vaddvq_f32(a)
     }
@@ -55,6 +72,24 @@ impl Simd for Neon {
     unsafe fn load(self, from: *const f32) -> float32x4_t {
         // SAFETY: the caller promises four readable floats.
         unsafe { from.cast::<float32x4_t>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn load_integers(self, from: *const i8) -> float32x4_t {
+        // SAFETY: the caller promises four readable integers.
+        let [a, b, c, d] = unsafe { from.cast::<[i8; 4]>().read() };
+        let floats = [f32::from(a), f32::from(b), f32::from(c), f32::from(d)];
+        // SAFETY: the array has four floats.
+        unsafe { self.load(floats.as_ptr()) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_halves(self, from: *const f16) -> float32x4_t {
+        // SAFETY: the caller promises four readable numbers.
+        let [a, b, c, d] = unsafe { from.cast::<[f16; 4]>().read() };
+        let floats = [a.to_f32(), b.to_f32(), c.to_f32(), d.to_f32()];
+        // SAFETY: the array has four floats.
+        unsafe { self.load(floats.as_ptr()) }
     }
 
     #[inline(always)]

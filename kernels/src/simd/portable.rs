@@ -1,6 +1,8 @@
 //! Plain Rust: what the other sets are compared with, and what runs under Miri. The compiler
 //! turns it into the vectors that every processor of the target has.
 
+use half::f16;
+
 use super::{COLUMNS, Simd};
 
 const WIDTH: usize = 4;
@@ -57,6 +59,21 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn min(self, a: Vector, b: Vector) -> Vector {
+        a.zip(b, |a, b| if a < b { a } else { b })
+    }
+
+    #[inline(always)]
+    fn larger(self, a: Vector, b: Vector) -> Vector {
+        a.zip(b, |a, b| if a > b || a.is_nan() { a } else { b })
+    }
+
+    #[inline(always)]
+    fn div(self, a: Vector, b: Vector) -> Vector {
+        a.zip(b, |a, b| a / b)
+    }
+
+    #[inline(always)]
     fn sum(self, a: Vector) -> f32 {
         (a.0[0] + a.0[2]) + (a.0[1] + a.0[3])
     }
@@ -65,6 +82,20 @@ impl Simd for Portable {
     unsafe fn load(self, from: *const f32) -> Vector {
         // SAFETY: the caller promises `WIDTH` readable floats.
         Vector(unsafe { from.cast::<[f32; WIDTH]>().read_unaligned() })
+    }
+
+    #[inline(always)]
+    unsafe fn load_integers(self, from: *const i8) -> Vector {
+        // SAFETY: the caller promises `WIDTH` readable integers.
+        let integers = unsafe { from.cast::<[i8; WIDTH]>().read() };
+        Vector(std::array::from_fn(|lane| f32::from(integers[lane])))
+    }
+
+    #[inline(always)]
+    unsafe fn load_halves(self, from: *const f16) -> Vector {
+        // SAFETY: the caller promises `WIDTH` readable numbers.
+        let halves = unsafe { from.cast::<[f16; WIDTH]>().read() };
+        Vector(std::array::from_fn(|lane| halves[lane].to_f32()))
     }
 
     #[inline(always)]

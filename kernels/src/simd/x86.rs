@@ -1,7 +1,8 @@
 //! AVX2 with FMA, and AVX-512.
 
-use std::arch::x86_64::{__m256, __m512, _MM_HINT_T1, _mm_prefetch};
+use std::arch::x86_64::{__m128i, __m256, __m256i, __m512, _CMP_UNORD_Q, _MM_HINT_T1, _mm_prefetch};
 
+use half::f16;
 use pulp::x86::{V3, V4};
 
 use super::{COLUMNS, Simd};
@@ -59,6 +60,22 @@ impl Simd for V3 {
     }
 
     #[inline(always)]
+    fn min(self, a: __m256, b: __m256) -> __m256 {
+        self.avx._mm256_min_ps(a, b)
+    }
+
+    #[inline(always)]
+    fn larger(self, a: __m256, b: __m256) -> __m256 {
+        let unordered = self.avx._mm256_cmp_ps::<_CMP_UNORD_Q>(a, a);
+        self.avx._mm256_blendv_ps(self.avx._mm256_max_ps(a, b), a, unordered)
+    }
+
+    #[inline(always)]
+    fn div(self, a: __m256, b: __m256) -> __m256 {
+        self.avx._mm256_div_ps(a, b)
+    }
+
+    #[inline(always)]
     fn sum(self, a: __m256) -> f32 {
         let low = self.avx._mm256_castps256_ps128(a);
         let four = self.sse._mm_add_ps(low, self.avx._mm256_extractf128_ps::<1>(a));
@@ -71,6 +88,28 @@ impl Simd for V3 {
     unsafe fn load(self, from: *const f32) -> __m256 {
         // SAFETY: the caller promises eight readable floats.
         unsafe { from.cast::<__m256>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn load_integers(self, from: *const i8) -> __m256 {
+        // SAFETY: the caller promises eight readable integers.
+        let bytes = unsafe { from.cast::<i64>().read_unaligned() };
+        let integers = self.avx2._mm256_cvtepi8_epi32(self.sse2._mm_set_epi64x(0, bytes));
+        self.avx._mm256_cvtepi32_ps(integers)
+    }
+
+    #[inline(always)]
+    unsafe fn load_halves(self, from: *const f16) -> __m256 {
+        // SAFETY: the caller promises eight readable numbers.
+        let halves = unsafe { from.cast::<__m128i>().read_unaligned() };
+        // The conversion is an instruction of F16C, which not every processor with AVX2 need have. Exponent and
+        // fraction in their new places mean 2⁻¹¹² of the number, below the normal ones too.
+        let (avx, avx2) = (self.avx, self.avx2);
+        let bits = avx2._mm256_cvtepu16_epi32(halves);
+        let sign = avx2._mm256_slli_epi32::<16>(avx2._mm256_and_si256(bits, avx._mm256_set1_epi32(0x8000)));
+        let magnitude = avx2._mm256_slli_epi32::<13>(avx2._mm256_and_si256(bits, avx._mm256_set1_epi32(0x7fff)));
+        let number = avx._mm256_castsi256_ps(avx2._mm256_or_si256(sign, magnitude));
+        avx._mm256_mul_ps(number, avx._mm256_set1_ps(f32::from_bits((127 + 112) << 23)))
     }
 
     #[inline(always)]
@@ -167,6 +206,22 @@ impl Simd for V4 {
     }
 
     #[inline(always)]
+    fn min(self, a: __m512, b: __m512) -> __m512 {
+        self.avx512f._mm512_min_ps(a, b)
+    }
+
+    #[inline(always)]
+    fn larger(self, a: __m512, b: __m512) -> __m512 {
+        let unordered = self.avx512f._mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a);
+        self.avx512f._mm512_mask_mov_ps(self.avx512f._mm512_max_ps(a, b), unordered, a)
+    }
+
+    #[inline(always)]
+    fn div(self, a: __m512, b: __m512) -> __m512 {
+        self.avx512f._mm512_div_ps(a, b)
+    }
+
+    #[inline(always)]
     fn sum(self, a: __m512) -> f32 {
         let low = self.avx512f._mm512_castps512_ps256(a);
         let high = self.avx512dq._mm512_extractf32x8_ps::<1>(a);
@@ -178,6 +233,20 @@ impl Simd for V4 {
     unsafe fn load(self, from: *const f32) -> __m512 {
         // SAFETY: the caller promises sixteen readable floats.
         unsafe { from.cast::<__m512>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn load_integers(self, from: *const i8) -> __m512 {
+        // SAFETY: the caller promises sixteen readable integers.
+        let bytes = unsafe { from.cast::<__m128i>().read_unaligned() };
+        self.avx512f._mm512_cvtepi32_ps(self.avx512f._mm512_cvtepi8_epi32(bytes))
+    }
+
+    #[inline(always)]
+    unsafe fn load_halves(self, from: *const f16) -> __m512 {
+        // SAFETY: the caller promises sixteen readable numbers.
+        let halves = unsafe { from.cast::<__m256i>().read_unaligned() };
+        self.avx512f._mm512_cvtph_ps(halves)
     }
 
     #[inline(always)]

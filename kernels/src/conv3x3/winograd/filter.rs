@@ -211,6 +211,7 @@ impl<const N: usize> Pass<'_, N> {
                             left_group: 0,
                             right: data.add(panel * tiles * PANEL),
                             right_group: 0,
+                            right_step: PANEL,
                             right_panel: tiles * PANEL,
                             sums: sums.add(panel * sums_panel + row * PANEL),
                             sums_panel,

@@ -6,8 +6,8 @@ use rayon::prelude::*;
 
 use super::evaluate::{self, DataPanel, Tensor, point_stride};
 use super::tiles::{Grid, PITCH, Planes, Window, longest, scatter, strip_len};
-use super::transform;
-use crate::Activation;
+use super::weights::{Source, point_len};
+use super::{Weights, packed, transform};
 use crate::conv3x3::block::{Block, even_parts};
 use crate::conv3x3::{Epilogue, Shape};
 use crate::scratch::{self, Shared};
@@ -28,28 +28,35 @@ const DEPTH_PANELS: usize = 16;
 
 /// Everything about one call that its tasks need.
 #[derive(Clone, Copy)]
-struct Pass<'a, const N: usize> {
-    shape: Shape,
+pub(super) struct Pass<'a, const N: usize> {
+    pub shape: Shape,
     grid: Grid,
     input: Tensor<'a>,
-    evaluated: &'a [f32],
+    weights: Weights<'a>,
     epilogue: Epilogue<'a>,
     output: Shared,
 }
 
-/// `output = activation(input ⊛ weights + bias)`, with weights evaluated for tiles of `side`.
+/// `output = activation(input ⊛ weights + bias)`, by tiles of `side`.
 pub(crate) fn forward(
     set: InstructionSet,
     side: usize,
     shape: Shape,
-    (input, evaluated): (&[f32], &[f32]),
+    (input, weights): (&[f32], Weights),
     epilogue: Epilogue,
     output: &mut [f32],
 ) {
-    assert!(input.len() == shape.input_len() && output.len() == shape.output_len());
+    assert!(input.len() == shape.input_len() && output.len() == epilogue.output_len(shape));
     assert!(epilogue.bias.is_none_or(|bias| bias.len() == shape.out_channels));
-    let length = super::evaluated_len(side, shape.in_channels, shape.out_channels);
-    assert!(evaluated.len() >= length);
+    let (length, needed) = match weights {
+        Weights::Evaluated(values) => (values.len(), super::evaluated_len(side, shape.in_channels, shape.out_channels)),
+        Weights::Packed(values) => (values.len(), super::packed_len(shape.in_channels, shape.out_channels)),
+        Weights::PackedIntegers(values, scales) => {
+            assert!(scales.len() >= shape.out_channels.next_multiple_of(PANEL));
+            (values.len(), super::packed_len(shape.in_channels, shape.out_channels))
+        }
+    };
+    assert!(length >= needed);
     if output.is_empty() {
         return;
     }
@@ -58,7 +65,7 @@ pub(crate) fn forward(
     let output = Shared::new(output);
     macro_rules! pass {
         ($n:literal, $m:literal) => {
-            Pass::<$n> { shape, grid, input, evaluated, epilogue, output }.run::<$m>(set)
+            Pass::<$n> { shape, grid, input, weights, epilogue, output }.run::<$m>(set)
         };
     }
     match side {
@@ -72,11 +79,11 @@ pub(crate) fn forward(
 impl<const N: usize> Pass<'_, N> {
     const POINTS: usize = N * N;
 
-    fn in_panels(&self) -> usize {
+    pub fn in_panels(&self) -> usize {
         self.shape.in_channels.div_ceil(PANEL)
     }
 
-    fn out_panels(&self) -> usize {
+    pub fn out_panels(&self) -> usize {
         self.shape.out_channels.div_ceil(PANEL)
     }
 
@@ -84,19 +91,20 @@ impl<const N: usize> Pass<'_, N> {
         let threads = rayon::current_num_threads();
         let panels = self.in_panels() + self.out_panels().min(OUT_PANELS);
         let fitting = (PRIVATE / (Self::POINTS * panels * PANEL)).max(1);
-        // With fewer tiles than this to a task, reading the weights would take longer than using
-        // them, unless they stay in the cache.
-        let least = if self.evaluated.len() <= PRIVATE * 2 { 12 } else { 24 };
-        let block = fitting.max(least);
-        if self.grid.tiles >= block * threads * 2 {
-            self.run_private::<M>(set, block, threads);
-        } else {
-            self.run_shared::<M>(set);
+        if let Weights::Evaluated(weights) = self.weights {
+            // With fewer tiles than this to a task, reading the weights would take longer than using
+            // them, unless they stay in the cache.
+            let least = if weights.len() <= PRIVATE * 2 { 12 } else { 24 };
+            let block = fitting.max(least);
+            if self.grid.tiles >= block * threads * 2 {
+                return self.run_private::<M>(set, weights, block, threads);
+            }
         }
+        self.run_shared::<M>(set);
     }
 
     /// Every task takes a block of tiles from the input to the output.
-    fn run_private<const M: usize>(self, set: InstructionSet, most: usize, threads: usize) {
+    fn run_private<const M: usize>(self, set: InstructionSet, weights: &[f32], most: usize, threads: usize) {
         let blocks = self.grid.tiles.div_ceil(most).next_multiple_of(threads);
         let most = self.grid.tiles.div_ceil(blocks);
         let out_panels = self.out_panels().min(OUT_PANELS);
@@ -108,20 +116,24 @@ impl<const N: usize> Pass<'_, N> {
             scratch::with(data_len + product_len + strip_len, |floats| {
                 let (data, floats) = floats.split_at_mut(data_len);
                 let (products, strip) = floats.split_at_mut(product_len);
-                set.run(PrivateBlock::<N, M> { pass: self, tiles, data, products, strip });
+                set.run(PrivateBlock::<N, M> { pass: self, weights, tiles, data, products, strip });
             });
         });
     }
 
     /// All threads evaluate a block of tiles, then multiply, then interpolate: every weight is read
-    /// once for the whole block.
+    /// once for the whole block. Where the weights are packed, each thread interpolates what it has multiplied.
     fn run_shared<const M: usize>(self, set: InstructionSet) {
-        let panels = self.in_panels() + self.out_panels();
-        let most = (SHARED / (Self::POINTS * panels * PANEL)).clamp(1, self.grid.tiles);
+        let (floats, out_panels) = match self.weights {
+            Weights::Evaluated(_) => (SHARED, self.out_panels()),
+            Weights::Packed(_) | Weights::PackedIntegers(..) => (packed::SHARED, 0),
+        };
+        let panels = self.in_panels() + out_panels;
+        let most = (floats / (Self::POINTS * panels * PANEL)).clamp(1, self.grid.tiles);
         let blocks = self.grid.tiles.div_ceil(most);
         let most = self.grid.tiles.div_ceil(blocks);
         let data_len = Self::POINTS * point_stride(self.in_panels(), most);
-        let product_len = Self::POINTS * point_stride(self.out_panels(), most);
+        let product_len = Self::POINTS * point_stride(out_panels, most);
         scratch::with(data_len + product_len, |floats| {
             let (data, products) = floats.split_at_mut(data_len);
             for index in 0..blocks {
@@ -163,19 +175,30 @@ impl<const N: usize> Pass<'_, N> {
                 });
             });
         });
-        let chunks = out_panels.div_ceil(OUT_PANELS);
-        (0..Self::POINTS * chunks).into_par_iter().with_max_len(1).for_each(|index| {
-            let (point, chunk) = (index / chunks, index % chunks);
-            let first = chunk * OUT_PANELS;
-            set.run(MultiplyPoint {
-                pass: self,
-                point,
-                out_panels: first..out_panels.min(first + OUT_PANELS),
-                tiles: tiles.len(),
-                data: data.at(point * data_stride),
-                products: products.at(point * product_stride + first * tiles.len() * PANEL),
-            });
-        });
+        match self.weights {
+            Weights::Evaluated(weights) => {
+                let chunks = out_panels.div_ceil(OUT_PANELS);
+                (0..Self::POINTS * chunks).into_par_iter().with_max_len(1).for_each(|index| {
+                    let (point, chunk) = (index / chunks, index % chunks);
+                    let first = chunk * OUT_PANELS;
+                    set.run(MultiplyPoint {
+                        pass: self,
+                        weights: self.at_point(weights, point),
+                        out_panels: first..out_panels.min(first + OUT_PANELS),
+                        tiles: tiles.len(),
+                        data: data.at(point * data_stride),
+                        products: products.at(point * product_stride + first * tiles.len() * PANEL),
+                    });
+                });
+            }
+            Weights::Packed(values) => {
+                return packed::run::<N, M>(set, self, Source::Packed(values), tiles, (data, data_stride));
+            }
+            Weights::PackedIntegers(values, scales) => {
+                let source = Source::PackedIntegers(values, scales);
+                return packed::run::<N, M>(set, self, source, tiles, (data, data_stride));
+            }
+        }
         (0..out_panels * groups).into_par_iter().for_each(|index| {
             let (panel, start, part) = part(index);
             scratch::with(strip_len::<N>(), |strip| {
@@ -191,7 +214,12 @@ impl<const N: usize> Pass<'_, N> {
         });
     }
 
-    /// Writes the sums over all input channels at one point to `products`,
+    /// The evaluated weights from a point on.
+    fn at_point(self, weights: &[f32], point: usize) -> &[f32] {
+        &weights[point * point_len(self.in_panels(), self.out_panels())..]
+    }
+
+    /// Writes the sums over all input channels at the point of the weights to `products`,
     /// `[out_panels][tiles][PANEL]`.
     ///
     /// # Safety
@@ -201,7 +229,7 @@ impl<const N: usize> Pass<'_, N> {
     unsafe fn multiply<S: Simd>(
         &self,
         simd: S,
-        point: usize,
+        weights: &[f32],
         out_panels: Range<usize>,
         tiles: usize,
         data: *const f32,
@@ -209,7 +237,6 @@ impl<const N: usize> Pass<'_, N> {
     ) {
         let in_panels = self.in_panels();
         let weight_panel = in_panels * PANEL * PANEL;
-        let weights = &self.evaluated[point * self.out_panels() * weight_panel..];
         let pair = if S::ROWS_OF_PAIR > 0 { 2 } else { 1 };
         for depth in (0..in_panels).step_by(DEPTH_PANELS) {
             let groups = (in_panels - depth).min(DEPTH_PANELS);
@@ -230,6 +257,7 @@ impl<const N: usize> Pass<'_, N> {
                             left_group: tiles * PANEL,
                             right,
                             right_group: PANEL * PANEL,
+                            right_step: PANEL,
                             right_panel: weight_panel,
                             sums: products.add(((panel - out_panels.start) * tiles + part.start) * PANEL),
                             sums_panel: tiles * PANEL,
@@ -254,7 +282,7 @@ impl<const N: usize> Pass<'_, N> {
     /// The lines must be readable, the tiles of the output be written by nobody else, and `strip`
     /// hold [`strip_len`] floats.
     #[inline(always)]
-    unsafe fn interpolate<S: Simd, const M: usize>(
+    pub unsafe fn interpolate<S: Simd, const M: usize>(
         &self,
         simd: S,
         tiles: Range<usize>,
@@ -295,23 +323,47 @@ impl<const N: usize> Pass<'_, N> {
                     let column = transform::output::<S, N, M>(simd, column);
                     let bias = simd.load(bias.as_ptr().add(offset % PANEL));
                     for (row, value) in column.iter().enumerate() {
-                        let sum = simd.add(*value, bias);
-                        let active = match self.epilogue.activation {
-                            Activation::Identity => sum,
-                            Activation::Relu => simd.max(simd.splat(0.0), sum),
-                        };
-                        simd.store(at(row), active);
+                        simd.store(at(row), self.epilogue.apply(simd, simd.add(*value, bias)));
                     }
                 }
+                // Tiles have an even number of rows and columns, so that a window never lies in two.
+                let scale = if self.epilogue.pool { 2 } else { 1 };
+                let columns = segment.length * M / scale;
+                if self.epilogue.pool {
+                    pool::<S, M>(simd, columns, strip);
+                }
+                let (height, width) = (height / scale, width / scale);
                 let planes = Planes {
                     start: self.output.at((segment.picture * out_channels + channel) * height * width),
                     channels,
                     height,
                     width,
                 };
-                let window =
-                    Window { y: segment.y as isize, x: segment.x as isize, rows: M, columns: segment.length * M };
-                scatter(simd, planes, window, strip);
+                let [y, x] = [segment.y, segment.x].map(|start| (start / scale) as isize);
+                scatter(simd, planes, Window { y, x, rows: M / scale, columns }, strip);
+            }
+        }
+    }
+}
+
+/// Takes the largest of each 2×2 window of the first `M` rows of a strip, to `columns` columns of the first half of
+/// them. What is written has been read before.
+///
+/// # Safety
+/// `strip` must hold `M` rows of twice as many columns.
+#[inline(always)]
+unsafe fn pool<S: Simd, const M: usize>(simd: S, columns: usize, strip: *mut f32) {
+    for row in 0..M / 2 {
+        for column in 0..columns {
+            for lane in (0..PANEL).step_by(S::WIDTH) {
+                let at = |row: usize, column: usize| strip.wrapping_add((row * PITCH + column) * PANEL + lane);
+                // SAFETY: the window lies in the rows and columns that the caller promises.
+                unsafe {
+                    let upper = simd.larger(simd.load(at(2 * row, 2 * column)), simd.load(at(2 * row, 2 * column + 1)));
+                    let lower =
+                        simd.larger(simd.load(at(2 * row + 1, 2 * column)), simd.load(at(2 * row + 1, 2 * column + 1)));
+                    simd.store(at(row, column), simd.larger(upper, lower));
+                }
             }
         }
     }
@@ -320,6 +372,8 @@ impl<const N: usize> Pass<'_, N> {
 /// A block of tiles from the input to the output.
 struct PrivateBlock<'a, const N: usize, const M: usize> {
     pass: Pass<'a, N>,
+    /// Evaluated.
+    weights: &'a [f32],
     tiles: Range<usize>,
     data: &'a mut [f32],
     products: &'a mut [f32],
@@ -331,7 +385,7 @@ impl<const N: usize, const M: usize> Operation for PrivateBlock<'_, N, M> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self { pass, tiles, data, products, strip } = self;
+        let Self { pass, weights, tiles, data, products, strip } = self;
         let (count, in_panels, out_panels) = (tiles.len(), pass.in_panels(), pass.out_panels());
         let data_stride = point_stride(in_panels, count);
         assert!(data.len() >= N * N * data_stride && strip.len() >= strip_len::<N>());
@@ -354,7 +408,7 @@ impl<const N: usize, const M: usize> Operation for PrivateBlock<'_, N, M> {
                 for point in 0..N * N {
                     let data = data.add(point * data_stride);
                     let products = products.add(point * product_stride);
-                    pass.multiply(simd, point, chunk.clone(), count, data, products);
+                    pass.multiply(simd, pass.at_point(weights, point), chunk.clone(), count, data, products);
                 }
                 for panel in chunk.clone() {
                     let from = products.add((panel - first) * count * PANEL);
@@ -369,7 +423,8 @@ impl<const N: usize, const M: usize> Operation for PrivateBlock<'_, N, M> {
 /// One point of some panels of the output's channels.
 struct MultiplyPoint<'a, const N: usize> {
     pass: Pass<'a, N>,
-    point: usize,
+    /// Evaluated at this point.
+    weights: &'a [f32],
     out_panels: Range<usize>,
     tiles: usize,
     data: *const f32,
@@ -381,9 +436,9 @@ impl<const N: usize> Operation for MultiplyPoint<'_, N> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self { pass, point, out_panels, tiles, data, products } = self;
+        let Self { pass, weights, out_panels, tiles, data, products } = self;
         // SAFETY: whoever makes the operation has pointed it at this point's data and products.
-        unsafe { pass.multiply(simd, point, out_panels, tiles, data, products) }
+        unsafe { pass.multiply(simd, weights, out_panels, tiles, data, products) }
     }
 }
 

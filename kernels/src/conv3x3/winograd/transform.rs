@@ -182,16 +182,38 @@ pub(super) fn filter_matrix<const N: usize>() -> [[f32; 3]; N] {
     })
 }
 
-/// G·g: evaluates the filter.
+/// G·g: evaluates the filter. Rows ±p of `matrix` differ in the sign of their middle.
 #[inline(always)]
 pub(super) fn filter<S: Simd, const N: usize>(simd: S, matrix: &[[f32; 3]; N], g: [S::Vector; 3]) -> [S::Vector; N] {
-    let mut out = [g[0]; N];
-    for (value, row) in out.iter_mut().zip(matrix) {
-        let first = simd.mul(g[0], simd.splat(row[0]));
-        let second = simd.mul_add(g[1], simd.splat(row[1]), first);
-        *value = simd.mul_add(g[2], simd.splat(row[2]), second);
+    let mut out = [g[2]; N];
+    out[0] = simd.mul(g[0], simd.splat(matrix[0][0]));
+    for pair in (1..N - 1).step_by(2) {
+        let row = matrix[pair];
+        let even = simd.mul_add(g[2], simd.splat(row[2]), simd.mul(g[0], simd.splat(row[0])));
+        let odd = simd.mul(g[1], simd.splat(row[1]));
+        out[pair] = simd.add(even, odd);
+        out[pair + 1] = simd.sub(even, odd);
     }
     out
+}
+
+/// One value of [`filter`].
+#[inline(always)]
+pub(super) fn filter_at<S: Simd, const N: usize>(
+    simd: S,
+    matrix: &[[f32; 3]; N],
+    g: [S::Vector; 3],
+    index: usize,
+) -> S::Vector {
+    let row = matrix[index];
+    match index {
+        0 => simd.mul(g[0], simd.splat(row[0])),
+        _ if index == N - 1 => g[2],
+        _ => {
+            let even = simd.mul_add(g[2], simd.splat(row[2]), simd.mul(g[0], simd.splat(row[0])));
+            simd.mul_add(g[1], simd.splat(row[1]), even)
+        }
+    }
 }
 
 /// Gᵀ·s, the transpose of [`filter`]: the gradient of the filter from that of its evaluation.
@@ -201,12 +223,13 @@ pub(super) fn filter_gradient<S: Simd, const N: usize>(
     matrix: &[[f32; 3]; N],
     s: [S::Vector; N],
 ) -> [S::Vector; 3] {
-    let mut out = [s[0]; 3];
-    for (tap, total) in out.iter_mut().enumerate() {
-        *total = simd.mul(s[0], simd.splat(matrix[0][tap]));
-        for (value, row) in s.iter().zip(matrix).skip(1) {
-            *total = simd.mul_add(*value, simd.splat(row[tap]), *total);
-        }
+    let zero = simd.splat(0.0);
+    let mut out = [simd.mul(s[0], simd.splat(matrix[0][0])), zero, s[N - 1]];
+    for pair in (1..N - 1).step_by(2) {
+        let (row, sum, difference) = (matrix[pair], simd.add(s[pair], s[pair + 1]), simd.sub(s[pair], s[pair + 1]));
+        out[0] = simd.mul_add(sum, simd.splat(row[0]), out[0]);
+        out[1] = simd.mul_add(difference, simd.splat(row[1]), out[1]);
+        out[2] = simd.mul_add(sum, simd.splat(row[2]), out[2]);
     }
     out
 }

@@ -17,10 +17,46 @@ pub(crate) enum Orientation {
 }
 
 /// Floats of the evaluated weights, `[n²][out panels][in channels][16]`, where the channels summed
-/// over are rounded up to whole panels too.
+/// over are rounded up to whole panels too, with [`point_len`] floats from point to point.
 pub(crate) fn evaluated_len(side: usize, in_channels: usize, out_channels: usize) -> usize {
     let points = (side + 2) * (side + 2);
-    points * out_channels.next_multiple_of(PANEL) * in_channels.next_multiple_of(PANEL)
+    points * point_len(in_channels.div_ceil(PANEL), out_channels.div_ceil(PANEL))
+}
+
+/// Floats from the weights of one point to those of the next: an odd number of lines, so that those of one pair of
+/// channels do not fall into the same set of a cache when they are written.
+pub(super) fn point_len(in_panels: usize, out_panels: usize) -> usize {
+    in_panels * out_panels * PANEL * PANEL + PANEL
+}
+
+/// Floats or integers of packed weights: `[out panels][in channels][9][16]`.
+pub(crate) fn packed_len(in_channels: usize, out_channels: usize) -> usize {
+    out_channels.div_ceil(PANEL) * in_channels * TAPS * PANEL
+}
+
+/// Packs weights, `[out_channels, in_channels, 3, 3]`, so that a vector of output channels is read at once; zero
+/// beyond the last.
+pub(crate) fn pack<T: Copy>(shape: Shape, weight: &[T], packed: &mut [T]) {
+    let Shape { in_channels, out_channels, .. } = shape;
+    assert_eq!(weight.len(), shape.weight_len());
+    assert!(packed.len() >= packed_len(in_channels, out_channels));
+    for (channel, kernels) in weight.chunks_exact(in_channels * TAPS).enumerate() {
+        let panel = &mut packed[channel / PANEL * in_channels * TAPS * PANEL..];
+        for (line, &tap) in panel.chunks_exact_mut(PANEL).zip(kernels) {
+            line[channel % PANEL] = tap;
+        }
+    }
+}
+
+/// What the forward pass takes.
+#[derive(Clone, Copy)]
+pub(crate) enum Weights<'a> {
+    /// Evaluated for its tiles: [`evaluated_len`] floats.
+    Evaluated(&'a [f32]),
+    /// As [`pack`] leaves them: each pass evaluates them, a part at a time, in a cache.
+    Packed(&'a [f32]),
+    /// The same in integers, with a scale for each output channel, zero beyond the last.
+    PackedIntegers(&'a [i8], &'a [f32]),
 }
 
 /// Evaluates weights `[out_channels, in_channels, 3, 3]` of `shape` for tiles of `side`.
@@ -59,11 +95,11 @@ fn evaluate_for<const N: usize>(
     (0..lane_panels * depth_panels).into_par_iter().for_each(|item| {
         set.run(PanelOfWeights::<N> {
             shape,
-            orientation,
-            weight,
+            source: Source::Plain(orientation, weight),
             lane: item / depth_panels * PANEL,
             depth: item % depth_panels * PANEL,
-            point_stride: lane_panels * padded_depth * PANEL,
+            point_stride: point_len(depth_panels, lane_panels),
+            channel_stride: PANEL,
             // Every item has its own lines of each point, of which there are `lane_panels *
             // padded_depth`.
             to: to.at(item * PANEL * PANEL),
@@ -72,40 +108,79 @@ fn evaluate_for<const N: usize>(
 }
 
 /// Sixteen channels that become lanes times sixteen that are summed over.
-struct PanelOfWeights<'a, const N: usize> {
-    shape: Shape,
-    orientation: Orientation,
-    weight: &'a [f32],
-    lane: usize,
-    depth: usize,
-    point_stride: usize,
-    to: *mut f32,
+pub(super) struct PanelOfWeights<'a, const N: usize> {
+    pub shape: Shape,
+    pub source: Source<'a>,
+    pub lane: usize,
+    pub depth: usize,
+    /// Floats from point to point, and from channel to channel of those summed over.
+    pub point_stride: usize,
+    pub channel_stride: usize,
+    pub to: *mut f32,
+}
+
+/// Where the taps come from.
+#[derive(Clone, Copy)]
+pub(super) enum Source<'a> {
+    /// `[out_channels, in_channels, 3, 3]`.
+    Plain(Orientation, &'a [f32]),
+    /// From [`pack`].
+    Packed(&'a [f32]),
+    /// From [`pack`], with scales.
+    PackedIntegers(&'a [i8], &'a [f32]),
 }
 
 impl<const N: usize> PanelOfWeights<'_, N> {
     /// The taps of all lanes for one channel that is summed over, zero beyond the channels.
     #[inline(always)]
-    fn taps(&self, depth: usize) -> [[f32; PANEL]; TAPS] {
+    fn gather(&self, orientation: Orientation, weight: &[f32], depth: usize) -> [[f32; PANEL]; TAPS] {
         let Shape { in_channels, out_channels, .. } = self.shape;
         let mut taps = [[0.0; PANEL]; TAPS];
         for index in 0..PANEL {
             let lane = self.lane + index;
-            let (out_channel, in_channel) = match self.orientation {
+            let (out_channel, in_channel) = match orientation {
                 Orientation::Forward => (lane, depth),
                 Orientation::Backward => (depth, lane),
             };
             if out_channel >= out_channels || in_channel >= in_channels {
                 continue;
             }
-            let kernel = &self.weight[(out_channel * in_channels + in_channel) * TAPS..][..TAPS];
+            let kernel = &weight[(out_channel * in_channels + in_channel) * TAPS..][..TAPS];
             for (tap, lanes) in taps.iter_mut().enumerate() {
-                lanes[index] = match self.orientation {
+                lanes[index] = match orientation {
                     Orientation::Forward => kernel[tap],
                     Orientation::Backward => kernel[TAPS - 1 - tap],
                 };
             }
         }
         taps
+    }
+
+    /// Where the packed taps of a channel begin, if there is such a channel.
+    #[inline(always)]
+    fn packed(&self, depth: usize) -> Option<usize> {
+        let Shape { in_channels, .. } = self.shape;
+        (depth < in_channels).then(|| (self.lane / PANEL * in_channels + depth) * TAPS * PANEL)
+    }
+
+    /// Evaluates the taps of a vector of lanes.
+    ///
+    /// # Safety
+    /// `line` must be followed by a vector of every point, a `point_stride` apart.
+    #[inline(always)]
+    unsafe fn evaluate<S: Simd>(&self, simd: S, matrix: &[[f32; 3]; N], taps: [S::Vector; TAPS], line: *mut f32) {
+        // Column by column, so that the registers hold all that is needed again.
+        for x in 0..N {
+            let mut column = [simd.splat(0.0); KERNEL];
+            for (y, value) in column.iter_mut().enumerate() {
+                let row = [taps[y * KERNEL], taps[y * KERNEL + 1], taps[y * KERNEL + 2]];
+                *value = transform::filter_at(simd, matrix, row, x);
+            }
+            for (y, value) in transform::filter(simd, matrix, column).iter().enumerate() {
+                // SAFETY: the caller promises a vector of every point.
+                unsafe { simd.store(line.add((y * N + x) * self.point_stride), *value) };
+            }
+        }
     }
 }
 
@@ -116,28 +191,43 @@ impl<const N: usize> Operation for PanelOfWeights<'_, N> {
     fn run<S: Simd>(self, simd: S) {
         let matrix = transform::filter_matrix::<N>();
         for index in 0..PANEL {
-            let taps = self.taps(self.depth + index);
+            let depth = self.depth + index;
+            let gathered = match self.source {
+                Source::Plain(orientation, weight) => self.gather(orientation, weight, depth),
+                _ => [[0.0; PANEL]; TAPS],
+            };
             for lane in (0..PANEL).step_by(S::WIDTH) {
-                let mut rows = [[simd.splat(0.0); N]; KERNEL];
-                for (y, row) in rows.iter_mut().enumerate() {
-                    let mut g = [simd.splat(0.0); KERNEL];
-                    for (x, g) in g.iter_mut().enumerate() {
-                        // SAFETY: a tap has `PANEL` lanes, which the width divides.
-                        *g = unsafe { simd.load(taps[y * KERNEL + x].as_ptr().add(lane)) };
-                    }
-                    *row = transform::filter(simd, &matrix, g);
-                }
-                let [upper, middle, lower] = rows;
-                for (x, ((upper, middle), lower)) in upper.into_iter().zip(middle).zip(lower).enumerate() {
-                    let column = [upper, middle, lower];
-                    for (y, value) in transform::filter(simd, &matrix, column).iter().enumerate() {
-                        // SAFETY: `to` has a line of every point for each of `PANEL` channels.
-                        unsafe {
-                            let line = self.to.add((y * N + x) * self.point_stride + index * PANEL);
-                            simd.store(line.add(lane), *value);
+                let mut taps = [simd.splat(0.0); TAPS];
+                match (self.source, self.packed(depth)) {
+                    (Source::Plain(..), _) => {
+                        for (tap, lanes) in taps.iter_mut().zip(&gathered) {
+                            // SAFETY: a tap has `PANEL` lanes, which the width divides.
+                            *tap = unsafe { simd.load(lanes.as_ptr().add(lane)) };
                         }
                     }
+                    (Source::Packed(values), Some(start)) => {
+                        let lines = &values[start..start + TAPS * PANEL];
+                        for (index, tap) in taps.iter_mut().enumerate() {
+                            // SAFETY: there is a line of `PANEL` lanes for each tap.
+                            *tap = unsafe { simd.load(lines.as_ptr().add(index * PANEL + lane)) };
+                        }
+                    }
+                    (Source::PackedIntegers(values, scales), Some(start)) => {
+                        let lines = &values[start..start + TAPS * PANEL];
+                        let scales = &scales[self.lane..self.lane + PANEL];
+                        // SAFETY: there are `PANEL` scales, and a line of as many lanes for each tap.
+                        unsafe {
+                            let scale = simd.load(scales.as_ptr().add(lane));
+                            for (index, tap) in taps.iter_mut().enumerate() {
+                                let integers = simd.load_integers(lines.as_ptr().add(index * PANEL + lane));
+                                *tap = simd.mul(integers, scale);
+                            }
+                        }
+                    }
+                    (_, None) => {}
                 }
+                // SAFETY: `to` has a line of every point for each of `PANEL` channels.
+                unsafe { self.evaluate(simd, &matrix, taps, self.to.add(index * self.channel_stride + lane)) };
             }
         }
     }
