@@ -3,7 +3,7 @@ use std::{path::Path, time::Instant};
 use models::Picture;
 use serde::{Deserialize, Serialize};
 
-use crate::{EngineChoice, ModelBuilder, RuntimeError};
+use crate::{EngineChoice, LayerTime, Model, ModelBuilder, RuntimeError};
 
 /// What to measure.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,12 +18,14 @@ pub struct BenchmarkCase {
     pub warm_up: usize,
     /// Runs that are measured.
     pub runs: usize,
+    /// Whether as many runs more are made to time the layers.
+    pub profile: bool,
 }
 
 impl Default for BenchmarkCase {
     /// One picture at a time on all processors, 30 times after 3.
     fn default() -> Self {
-        Self { engine: EngineChoice::Auto, batch: 1, threads: 0, warm_up: 3, runs: 30 }
+        Self { engine: EngineChoice::Auto, batch: 1, threads: 0, warm_up: 3, runs: 30, profile: false }
     }
 }
 
@@ -36,7 +38,9 @@ pub struct Measurement {
     pub batch: usize,
     /// Threads that computed.
     pub threads: usize,
-    /// Median of the milliseconds for a batch.
+    /// Milliseconds of each run, for a batch.
+    pub ms: Vec<f64>,
+    /// Their median.
     pub p50_ms: f64,
     /// 90th percentile.
     pub p90_ms: f64,
@@ -54,6 +58,44 @@ pub struct Measurement {
     /// What the process held before counts too, so that only a fresh process, as each line of `runtime bench` is
     /// measured in, says what the model needs.
     pub peak_mib: Option<f64>,
+    /// The time of each layer, where it was asked for and the engine says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Profile>,
+}
+
+impl Measurement {
+    /// One measurement from all runs of several of the same case: the medians of the times to load and to the first
+    /// answer, the largest peak of memory, and the last profile. `None` without any.
+    pub fn of_rounds(rounds: Vec<Self>) -> Option<Self> {
+        let sorted = |value: fn(&Self) -> f64| {
+            let mut values: Vec<_> = rounds.iter().map(value).collect();
+            values.sort_by(f64::total_cmp);
+            values
+        };
+        let (loads, firsts) = (sorted(|round| round.load_ms), sorted(|round| round.first_ms));
+        let peak_mib = rounds.iter().filter_map(|round| round.peak_mib).max_by(f64::total_cmp);
+        let ms = rounds.iter().flat_map(|round| round.ms.iter().copied()).collect();
+        let last = rounds.into_iter().next_back()?;
+        let [load_ms, first_ms] = [loads, firsts].map(|times| percentile(&times, 0.5));
+        Some(Self { load_ms, first_ms, peak_mib, ..last.with_times(ms) })
+    }
+
+    /// With these runs, and what follows from them.
+    fn with_times(self, ms: Vec<f64>) -> Self {
+        let mut sorted = ms.clone();
+        sorted.sort_by(f64::total_cmp);
+        let [p50_ms, p90_ms, p99_ms] = [0.5, 0.9, 0.99].map(|share| percentile(&sorted, share));
+        Self { ms, p50_ms, p90_ms, p99_ms, pictures_per_second: 1e3 * self.batch as f64 / p50_ms, ..self }
+    }
+}
+
+/// Where the time goes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Profile {
+    /// GFLOP/s of as many threads where nothing waits for memory: independent multiply-adds in registers.
+    pub peak_gflops: f64,
+    /// In the order in which they run.
+    pub layers: Vec<LayerTime>,
 }
 
 /// Measures cases one after another in this process. The builder's engine and threads give way to each case's.
@@ -88,20 +130,29 @@ fn measure(builder: &ModelBuilder, path: &Path, case: &BenchmarkCase) -> Result<
         model.logits(&input, batch)?;
         times.push(milliseconds(start));
     }
-    times.sort_by(f64::total_cmp);
-    let p50_ms = percentile(&times, 0.5);
-    Ok(Measurement {
+    let peak_mib = peak.and_then(|peak| peak.mib());
+    let profile = if case.profile { profile(&model, &input, batch, case.runs)? } else { None };
+    let measurement = Measurement {
         engine: model.report().engine.to_owned(),
         batch,
         threads: model.report().threads,
-        p50_ms,
-        p90_ms: percentile(&times, 0.9),
-        p99_ms: percentile(&times, 0.99),
-        pictures_per_second: 1e3 * batch as f64 / p50_ms,
+        ms: Vec::new(),
+        p50_ms: 0.0,
+        p90_ms: 0.0,
+        p99_ms: 0.0,
+        pictures_per_second: 0.0,
         load_ms,
         first_ms,
-        peak_mib: peak.and_then(|peak| peak.mib()),
-    })
+        peak_mib,
+        profile,
+    };
+    Ok(measurement.with_times(times))
+}
+
+fn profile(model: &Model, input: &[f32], batch: usize, runs: usize) -> Result<Option<Profile>, RuntimeError> {
+    let layers = model.profile(input, batch, runs)?;
+    let peak_gflops = model.pool().install(|| kernels::peak::gigaflops(runs));
+    Ok((!layers.is_empty()).then_some(Profile { peak_gflops, layers }))
 }
 
 /// A picture without pattern: constant input would let denormal or zero activations change the times.
@@ -156,6 +207,35 @@ mod tests {
             assert!((found - expected).abs() < 1e-12, "{found} for {expected}");
         }
         assert_eq!(percentile(&[5.0], 0.99), 5.0);
+    }
+
+    #[test]
+    fn rounds_are_taken_together() {
+        let round = |ms: &[f64], load_ms, peak_mib| {
+            let engine = "tract".to_owned();
+            let [p50_ms, p90_ms, p99_ms, pictures_per_second, first_ms] = [0.0; 5];
+            Measurement {
+                engine,
+                batch: 2,
+                threads: 1,
+                ms: Vec::new(),
+                p50_ms,
+                p90_ms,
+                p99_ms,
+                pictures_per_second,
+                load_ms,
+                first_ms,
+                peak_mib: Some(peak_mib),
+                profile: None,
+            }
+            .with_times(ms.to_vec())
+        };
+        let rounds = vec![round(&[1.0, 9.0], 7.0, 20.0), round(&[4.0], 5.0, 30.0), round(&[4.0, 2.0], 9.0, 10.0)];
+        let all = Measurement::of_rounds(rounds).expect("three rounds");
+        assert_eq!(all.ms, [1.0, 9.0, 4.0, 4.0, 2.0]);
+        assert_eq!((all.p50_ms, all.load_ms, all.peak_mib), (4.0, 7.0, Some(30.0)));
+        assert_eq!(all.pictures_per_second, 500.0);
+        assert_eq!(Measurement::of_rounds(Vec::new()), None);
     }
 
     #[cfg(target_os = "linux")]

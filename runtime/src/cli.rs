@@ -20,6 +20,8 @@ pub(crate) enum ExitStatus {
     Success,
     /// Something that the user can fix.
     Failure,
+    /// A limit that the user set does not hold.
+    Exceeded,
 }
 
 /// Reads the command line and carries it out.
@@ -34,6 +36,7 @@ pub(crate) fn run() -> ExitCode {
     match result {
         Ok(ExitStatus::Success) => ExitCode::SUCCESS,
         Ok(ExitStatus::Failure) => ExitCode::FAILURE,
+        Ok(ExitStatus::Exceeded) => ExitCode::from(3),
         // Whoever read our output has seen enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {

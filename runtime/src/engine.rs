@@ -8,7 +8,7 @@ pub(crate) mod tract;
 use std::{fmt, sync::Arc};
 
 use rayon::ThreadPool;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{EngineChoice, RuntimeError, error::Cause, onnx_file::OnnxFile, signature::Signature};
 
@@ -19,6 +19,13 @@ pub(crate) trait Engine {
 
     /// What runs where.
     fn report(&self) -> EngineReport;
+
+    /// The time of each layer for a batch, the median of some runs, in the order in which they run; nothing where
+    /// the engine does not say it.
+    fn profile(&mut self, input: &[f32], batch: usize, runs: usize) -> Result<Vec<LayerTime>, Cause> {
+        _ = (input, batch, runs);
+        Ok(Vec::new())
+    }
 }
 
 /// What an engine needs to know.
@@ -29,6 +36,20 @@ pub(crate) struct EngineOptions {
     pub threads: usize,
     /// The model's own threads, as many as [`threads`](Self::threads).
     pub pool: Arc<ThreadPool>,
+}
+
+/// How long a layer takes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LayerTime {
+    /// The operator, as in [`NodeCount`].
+    pub operator: String,
+    /// What it takes and gives for a picture.
+    pub sizes: String,
+    /// Milliseconds for the batch.
+    pub ms: f64,
+    /// Floating-point operations for the batch in direct terms, two for a multiply-add; 0 where it does something
+    /// else. Winograd's convolutions need fewer, so that their speed can be above the processor's.
+    pub operations: u64,
 }
 
 /// What runs where.
@@ -42,15 +63,16 @@ pub struct EngineReport {
     pub threads: usize,
     /// Why this engine, where [`EngineChoice::Auto`] chose.
     pub selection: Option<String>,
-    /// How many nodes of each operator run on which provider, most first. With tract, the operators are
-    /// those of its optimised graph; with ONNX Runtime, those that it gave to the provider.
+    /// How many nodes of each operator run on which provider, most first. With tract, they are the layers that our
+    /// own kernels compute and the operators of its optimised graph; with ONNX Runtime, those that it gave to the
+    /// provider.
     pub nodes: Vec<NodeCount>,
 }
 
 /// Nodes of one operator on one provider.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NodeCount {
-    /// `tract`, `CPUExecutionProvider`, `CUDAExecutionProvider`.
+    /// `demitasse kernels`, `tract`, `CPUExecutionProvider`, `CUDAExecutionProvider`.
     pub provider: String,
     /// The operator.
     pub operator: String,

@@ -40,7 +40,8 @@
 //!   the labels, and [`ModelBuilder::preset`] says the preprocessing.
 //!
 //! # Features
-//! - `tract`: the engine in pure Rust. Nothing has to be installed.
+//! - `tract`: the engine in pure Rust, tract with our own kernels for the layers of VGG networks. Nothing has to be
+//!   installed.
 //! - `ort`: ONNX Runtime, version 1.24 or newer, with its CPU and CUDA providers. Its shared library is
 //!   loaded when it is asked for, from the path in `ORT_DYLIB_PATH` or from the usual places.
 //! - `cli`: the program `runtime`.
@@ -66,10 +67,10 @@ mod protobuf;
 mod signature;
 mod worker;
 
-pub use benchmark::{BenchmarkCase, Measurement, benchmark};
+pub use benchmark::{BenchmarkCase, Measurement, Profile, benchmark};
 pub use choice::{EngineChoice, ParseEngineError};
 pub use description::{ModelDescription, OperatorCount, TensorDescription, WeightsDescription, describe};
-pub use engine::{EngineReport, NodeCount, available_engines};
+pub use engine::{EngineReport, LayerTime, NodeCount, available_engines};
 pub use error::{Cause, GraphProblem, RuntimeError};
 pub use evaluation::{ClassResult, Evaluation, LabelledPicture, evaluate, labelled_pictures};
 pub use model::{Model, ModelBuilder};

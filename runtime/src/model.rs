@@ -4,7 +4,7 @@ use models::{CardError, ModelCard, Picture, Preprocess, Preset, Provenance};
 use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
 
 use crate::{
-    EngineChoice, EngineReport, Prediction, RuntimeError, description,
+    EngineChoice, EngineReport, LayerTime, Prediction, RuntimeError, description,
     engine::EngineOptions,
     labels,
     onnx_file::OnnxFile,
@@ -31,6 +31,9 @@ pub struct Model {
 
 /// The most pixels of a preprocessed picture: what a damaged or hostile file may make us allocate.
 const MAX_PIXELS: usize = 1 << 26;
+
+/// Floats of preprocessed pictures that go through an engine at once.
+const LARGEST_INPUT: usize = 4 << 20;
 
 /// How a [`Model`] is opened.
 ///
@@ -229,9 +232,21 @@ impl Model {
 
     /// Classifies pictures in one batch; one list of answers for each, in their order.
     ///
+    /// More than 16 MiB of preprocessed pictures, 27 of 224×224, go through the engine in several parts: far below
+    /// that, larger batches are no faster, and what lies between the layers is many times as large.
+    ///
     /// # Errors
     /// [`RuntimeError`], where a picture cannot be preprocessed, or the engine fails.
     pub fn classify_batch(&self, pictures: &[Picture], count: usize) -> Result<Vec<Vec<Prediction>>, RuntimeError> {
+        let most = (LARGEST_INPUT / self.card.preprocess.output_len().max(1)).max(1);
+        let mut answers = Vec::with_capacity(pictures.len());
+        for part in pictures.chunks(most) {
+            answers.extend(self.classify_part(part, count)?);
+        }
+        Ok(answers)
+    }
+
+    fn classify_part(&self, pictures: &[Picture], count: usize) -> Result<Vec<Vec<Prediction>>, RuntimeError> {
         let mut probabilities = self.run(self.preprocess_batch(pictures)?, pictures.len())?;
         if !self.ends_in_softmax {
             let logits = probabilities.clone();
@@ -289,6 +304,22 @@ impl Model {
     /// [`RuntimeError`], where the engine fails.
     pub fn warm_up(&self, batch: usize) -> Result<(), RuntimeError> {
         self.run(vec![0.0; self.card.preprocess.output_len() * batch], batch).map(drop)
+    }
+
+    /// The time of each layer for a batch of preprocessed pictures, f32 `[batch, 3, height, width]`: the median of
+    /// some runs, in the order in which the layers run.
+    ///
+    /// It is empty where the engine does not say it: with ONNX Runtime, and with tract where some of the graph's
+    /// operators are tract's own.
+    ///
+    /// # Errors
+    /// As [`logits`](Self::logits).
+    pub fn profile(&self, input: &[f32], batch: usize, runs: usize) -> Result<Vec<LayerTime>, RuntimeError> {
+        let expected = self.card.preprocess.output_len() * batch;
+        if input.len() != expected {
+            return Err(RuntimeError::InputLength { batch, expected, found: input.len() });
+        }
+        self.worker.profile(input.to_vec(), batch, runs)
     }
 
     /// The path, or `the model` where it came from memory; it stands in messages.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    EngineChoice, EngineReport, RuntimeError,
+    EngineChoice, EngineReport, LayerTime, RuntimeError,
     engine::{self, Engine, EngineOptions},
     onnx_file::OnnxFile,
 };
@@ -24,11 +24,12 @@ pub(crate) struct Worker {
     thread: Option<JoinHandle<()>>,
 }
 
-struct Job {
-    input: Vec<f32>,
-    batch: usize,
-    reply: mpsc::SyncSender<Result<Vec<f32>, RuntimeError>>,
+enum Job {
+    Run { input: Vec<f32>, batch: usize, reply: Reply<Vec<f32>> },
+    Profile { input: Vec<f32>, batch: usize, runs: usize, reply: Reply<Vec<LayerTime>> },
 }
+
+type Reply<T> = mpsc::SyncSender<Result<T, RuntimeError>>;
 
 impl Worker {
     /// Starts the thread and loads the engine in it.
@@ -53,10 +54,19 @@ impl Worker {
                 // The receiver waits for exactly this message.
                 Err(error) => return drop(loaded.send(Err(error))),
             };
-            for Job { input, batch, reply } in queue {
-                let output = guarded("computing", || run(engine.as_mut(), fixed_batch, input, batch));
-                // A caller that went away meanwhile does not want its answer.
-                drop(reply.send(output));
+            // A caller that went away meanwhile does not want its answer.
+            for job in queue {
+                match job {
+                    Job::Run { input, batch, reply } => {
+                        drop(reply.send(guarded("computing", || run(engine.as_mut(), fixed_batch, input, batch))));
+                    }
+                    Job::Profile { input, batch, runs, reply } => {
+                        let name = engine.report().engine;
+                        let failed = |source| RuntimeError::Run { engine: name, batch, source };
+                        let profile = || engine.profile(&input, batch, runs).map_err(failed);
+                        drop(reply.send(guarded("computing", profile)));
+                    }
+                }
             }
         };
         let thread = Builder::new()
@@ -69,8 +79,17 @@ impl Worker {
 
     /// Computes the outputs of a batch.
     pub fn run(&self, input: Vec<f32>, batch: usize) -> Result<Vec<f32>, RuntimeError> {
+        self.ask(|reply| Job::Run { input, batch, reply })
+    }
+
+    /// The time of each layer; see [`Engine::profile`].
+    pub fn profile(&self, input: Vec<f32>, batch: usize, runs: usize) -> Result<Vec<LayerTime>, RuntimeError> {
+        self.ask(|reply| Job::Profile { input, batch, runs, reply })
+    }
+
+    fn ask<T>(&self, job: impl FnOnce(Reply<T>) -> Job) -> Result<T, RuntimeError> {
         let (reply, answer) = mpsc::sync_channel(1);
-        let job = Job { input, batch, reply };
+        let job = job(reply);
         let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
         if !sent {
             return Err(gone("computing"));

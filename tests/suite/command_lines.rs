@@ -314,6 +314,29 @@ fn json_of_the_runtime() -> Result<()> {
         measurements.as_array().into_iter().flatten().map(|case| (&case["engine"], &case["batch"])).collect();
     assert_eq!(cases.len(), 4, "{measurements}");
     snapshot("json_runtime_bench", &shape_text(&measurements)?);
+    let flags = ["--engine", "tract", "--compare", "--runs", "6", "--profile"];
+    let measurements = runtime("bench", &[], &flags)?;
+    assert_eq!(measurements[0]["ms"].as_array().map(Vec::len), Some(6), "two runs in each of three rounds");
+    let layers = measurements[0]["profile"]["layers"].as_array().context("the layers of our own kernels")?;
+    let convolutions =
+        layers.iter().filter(|layer| layer["operator"].as_str().is_some_and(|it| it.starts_with("Conv")));
+    assert_eq!(convolutions.count(), 8, "those of VGG-11: {measurements}");
+    snapshot("json_runtime_bench_profile", &shape_text(&measurements)?);
+    Ok(())
+}
+
+#[test]
+fn a_median_above_the_limit_is_exit_code_3() -> Result<()> {
+    let trained = Trained::new()?;
+    let model = trained.export("model.onnx")?;
+    let bench = |limit: &str| {
+        let mut runtime = program("runtime")?;
+        run(runtime.arg("bench").arg(&model).args(["--engine", "tract", "--runs", "2", "--assert-p50", limit]))
+    };
+    bench("1000000")?.with_code(0)?;
+    let slow = bench("0.000001")?.with_code(3)?;
+    ensure!(slow.stderr.contains("where --assert-p50 allows 0.000001 ms"), "{}", slow.stderr);
+    ensure!(slow.stdout.contains("pictures/s"), "what was measured is printed all the same: {}", slow.stdout);
     Ok(())
 }
 

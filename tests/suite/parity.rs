@@ -21,6 +21,8 @@ fn check_f32(config: Config, classes: usize) -> Result<()> {
     let run = TemporaryRun::untrained(config, classes)?;
     let (network, file) = (run.network()?, run.export("model.onnx", None)?);
     let models = [open(&file, ENGINES[0])?, open(&file, ENGINES[1])?];
+    let report = models[0].report();
+    ensure!(report.nodes.iter().all(|count| count.provider == "demitasse kernels"), "not in our own kernels: {report}");
     for batch in BATCHES {
         let input = run.inputs(batch)?;
         let expected = network_logits(&network, &input, batch)?;

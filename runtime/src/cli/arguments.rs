@@ -35,8 +35,8 @@ pub(crate) enum Command {
     Inspect(InspectArguments),
     /// Measure latency, loading time and peak memory, each line in a fresh process
     ///
-    /// JSON: a list of {engine, batch, threads, p50_ms, p90_ms, p99_ms, pictures_per_second, load_ms, first_ms,
-    /// peak_mib}. Times are from preprocessed pictures to logits, for a batch; the rate follows from the median.
+    /// JSON: a list of {engine, batch, threads, ms, p50_ms, p90_ms, p99_ms, pictures_per_second, load_ms, first_ms,
+    /// peak_mib}, with --profile also profile: {peak_gflops, layers: a list of {operator, sizes, ms, operations}}. Times are from preprocessed pictures to logits, for a batch; the rate follows from the median.
     Bench(BenchArguments),
 }
 
@@ -158,6 +158,17 @@ pub(crate) struct BenchArguments {
     /// Runs before them that are not
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub warm_up: usize,
+    /// Time each layer too, where the engine says it: milliseconds, GFLOP/s, and their share of what the processor
+    /// does at best
+    #[arg(long)]
+    pub profile: bool,
+    /// Set the engines side by side: in three rounds of fresh processes each has its turn, so that a change of the
+    /// machine's speed meets all of them, and each is compared with the first of its batch and threads
+    #[arg(long)]
+    pub compare: bool,
+    /// End with exit status 3 where a median is above so many milliseconds
+    #[arg(long, value_name = "MS", value_parser = milliseconds)]
+    pub assert_p50: Option<f64>,
     /// Form of the output
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
@@ -224,6 +235,13 @@ fn thread_count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count @ 0..=MOST) => Ok(count),
         _ => Err(format!("expected a number from 0 to {MOST}")),
+    }
+}
+
+fn milliseconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(ms) if ms > 0.0 && f64::is_finite(ms) => Ok(ms),
+        _ => Err("expected a number of milliseconds above 0, such as 12.5".to_owned()),
     }
 }
 

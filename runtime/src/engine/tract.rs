@@ -1,79 +1,158 @@
 //! tract: pure Rust, always there.
 //!
-//! Pictures are computed one by one, each by all threads. tract must know the batch when it optimises a
-//! graph, and in a graph for one picture it takes the patches of a convolution straight from the picture,
-//! while in one for several it first writes out a matrix of them all. On one thread, for a picture in a batch
-//! of 8 and alone: VGG-16 at a quarter of its widths 58 and 33 ms; VGG-16 itself, whose dense layers gain from
-//! a batch, 460 and 566 ms, for a second copy of its 537 MB of weights.
+//! Where our own kernels compute all of a graph, as they do all of this project's, a batch goes through them as
+//! one. Where only a part of it is theirs, pictures are computed one by one, each by all threads: tract must
+//! know the batch when it optimises a graph, and in a graph for one picture it takes the patches of a convolution
+//! straight from the picture, while in one for several it first writes out a matrix of them all.
 
+mod average_pool;
+mod chain;
+mod convolution;
+mod dense;
 mod fake_quantize;
 mod graph;
 mod half_precision;
 mod integer_weights;
+mod max_pool;
 mod weights;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use tract_linalg::multithread::{Executor, multithread_tract_scope};
 use tract_onnx::prelude::*;
 
-use super::{Engine, EngineOptions, EngineReport, NodeCount};
-use crate::{RuntimeError, description::count_operators, error::Cause, onnx_file::OnnxFile};
+use self::chain::Chain;
+use super::{Engine, EngineOptions, EngineReport, LayerTime, NodeCount};
+use crate::{OperatorCount, RuntimeError, description::count_operators, error::Cause, onnx_file::OnnxFile};
 
 const NAME: &str = "tract";
 
 /// The version of tract in the lock file.
 const VERSION: &str = "0.23.9";
 
+/// Who computes the layers of our own.
+const KERNELS: &str = "demitasse kernels";
+
 pub(crate) struct TractEngine {
     options: EngineOptions,
-    executor: Executor,
-    /// Pictures that the plan computes at once: 1, or the graph's own batch.
-    batch: usize,
-    plan: Arc<TypedRunnableModel>,
+    nodes: Vec<NodeCount>,
+    plan: Plan,
+}
+
+enum Plan {
+    /// All of the graph in our own kernels, for any batch.
+    Chain(Chain),
+    /// tract's plan for that many pictures: 1, or the graph's own batch.
+    Graph { plan: Arc<TypedRunnableModel>, executor: Executor, batch: usize },
 }
 
 impl TractEngine {
     pub fn load(file: &OnnxFile, options: EngineOptions) -> Result<Self, RuntimeError> {
-        let executor = match options.threads {
-            1 => Executor::SingleThread,
-            _ => Executor::MultiThread(Arc::clone(&options.pool)),
-        };
         let batch = options.signature.batch.unwrap_or(1);
         let failed = |source| RuntimeError::Load { engine: NAME, model: file.name(), source };
         let graph = graph::optimised(file, &options, batch).map_err(failed)?;
-        let plan = graph.into_runnable().map_err(|error| failed(error.into()))?;
-        Ok(Self { options, executor, batch, plan })
+        let nodes = count_nodes(&graph);
+        let plan = match whole_chain(&graph) {
+            Some(chain) => Plan::Chain(chain.clone()),
+            None => {
+                let executor = match options.threads {
+                    1 => Executor::SingleThread,
+                    _ => Executor::MultiThread(Arc::clone(&options.pool)),
+                };
+                let plan = graph.into_runnable().map_err(|error| failed(error.into()))?;
+                Plan::Graph { plan, executor, batch }
+            }
+        };
+        Ok(Self { options, nodes, plan })
     }
 
-    fn compute(&self, input: &[f32], output: &mut Vec<f32>) -> Result<(), Cause> {
+    fn compute(&self, input: &[f32], pictures: usize) -> Result<Vec<f32>, Cause> {
+        let (plan, executor, batch) = match &self.plan {
+            Plan::Chain(chain) => {
+                let mut output = vec![0.0; pictures * chain.output_len()];
+                chain.run(pictures, input, &mut output)?;
+                return Ok(output);
+            }
+            Plan::Graph { plan, executor, batch } => (plan, executor, *batch),
+        };
         let [height, width] = self.options.size;
-        let input = Tensor::from_shape(&[self.batch, 3, height, width], input)?;
-        let outputs = multithread_tract_scope(self.executor.clone(), || self.plan.run(tvec!(input.into())))?;
-        let values = outputs.first().ok_or("the graph has no output")?;
-        output.extend_from_slice(values.try_as_plain_ram()?.as_slice::<f32>()?);
-        Ok(())
+        let mut output = Vec::new();
+        for part in input.chunks(batch * input.len() / pictures) {
+            let part = Tensor::from_shape(&[batch, 3, height, width], part)?;
+            let outputs = multithread_tract_scope(executor.clone(), || plan.run(tvec!(part.into())))?;
+            let values = outputs.first().ok_or("the graph has no output")?;
+            output.extend_from_slice(values.try_as_plain_ram()?.as_slice::<f32>()?);
+        }
+        Ok(output)
     }
 }
 
 impl Engine for TractEngine {
     fn run(&mut self, input: Vec<f32>, batch: usize) -> Result<Vec<f32>, Cause> {
-        let picture = input.len() / batch;
-        let mut output = Vec::new();
-        for part in input.chunks(self.batch * picture) {
-            self.compute(part, &mut output)?;
-        }
-        Ok(output)
+        // The kernels take the threads of the pool that they are called in.
+        self.options.pool.install(|| self.compute(&input, batch))
+    }
+
+    fn profile(&mut self, input: &[f32], batch: usize, runs: usize) -> Result<Vec<LayerTime>, Cause> {
+        let Plan::Chain(chain) = &self.plan else { return Ok(Vec::new()) };
+        let layers = chain.layers();
+        let mut output = vec![0.0; batch * chain.output_len()];
+        let mut times = vec![Vec::with_capacity(runs); layers.len()];
+        self.options.pool.install(|| {
+            (0..runs).try_for_each(|_| {
+                let mut last = Instant::now();
+                chain.run_observed(batch, input, &mut output, |layer| {
+                    let now = Instant::now();
+                    times[layer].push((now - last).as_secs_f64() * 1e3);
+                    last = now;
+                })
+            })
+        })?;
+        let medians = times.into_iter().map(|mut times| {
+            times.sort_by(f64::total_cmp);
+            times.get(times.len() / 2).copied().unwrap_or_default()
+        });
+        Ok(layers
+            .iter()
+            .zip(medians)
+            .map(|(layer, ms)| LayerTime {
+                operator: layer.name().to_owned(),
+                sizes: layer.sizes(),
+                ms,
+                operations: (batch * layer.operations()) as u64,
+            })
+            .collect())
     }
 
     fn report(&self) -> EngineReport {
-        let names = self.plan.model().nodes().iter().map(|node| node.op.name().into_owned());
-        let counted = names.filter(|name| name != "Const" && name != "Source");
-        let nodes = count_operators(counted)
-            .into_iter()
-            .map(|count| NodeCount { provider: NAME.to_owned(), operator: count.operator, nodes: count.nodes })
-            .collect();
-        let threads = self.options.threads;
+        let (threads, nodes) = (self.options.threads, self.nodes.clone());
         EngineReport { engine: NAME, version: VERSION.to_owned(), threads, selection: None, nodes }
     }
 }
+
+/// The chain that is all of the graph.
+fn whole_chain(graph: &TypedModel) -> Option<&Chain> {
+    let [input] = graph.inputs.as_slice() else { return None };
+    let [output] = graph.outputs.as_slice() else { return None };
+    let node = graph.node(output.node);
+    node.op_as::<Chain>().filter(|_| node.inputs.as_slice() == [*input])
+}
+
+/// Our own layers and tract's operators.
+fn count_nodes(graph: &TypedModel) -> Vec<NodeCount> {
+    let layers = graph.nodes().iter().filter_map(|node| node.op_as::<Chain>()).flat_map(Chain::layers);
+    let names = graph.nodes().iter().filter(|node| !node.op_is::<Chain>()).map(|node| node.op.name().into_owned());
+    let ours = count_operators(layers.map(|layer| layer.name().to_owned()));
+    let others = count_operators(names.filter(|name| name != "Const" && name != "Source"));
+    let provided = |provider: &'static str, counts: Vec<OperatorCount>| {
+        counts.into_iter().map(move |count| NodeCount {
+            provider: provider.to_owned(),
+            operator: count.operator,
+            nodes: count.nodes,
+        })
+    };
+    provided(KERNELS, ours).chain(provided(NAME, others)).collect()
+}
+
+#[cfg(test)]
+mod tests;

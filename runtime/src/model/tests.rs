@@ -108,7 +108,7 @@ fn tract_computes_dynamic_convolutions_in_single_precision() {
     let count = |name: &str| report.nodes.iter().find(|count| count.operator == name).map_or(0, |count| count.nodes);
     // The first convolution's weights are too few to be worth it.
     assert_eq!(count("Im2col"), 1, "{report}");
-    assert_eq!(count("LazyIm2col") + count("DirectSpatialConv"), 1, "{report}");
+    assert_eq!(count("Convolution3x3"), 1, "{report}");
 }
 
 #[test]
@@ -148,6 +148,22 @@ fn a_batch_is_its_pictures_one_by_one() {
             }
         }
         assert!(model.classify_batch(&[], 2).expect("nothing to do").is_empty());
+    }
+}
+
+#[test]
+fn more_pictures_than_fit_go_through_in_parts() {
+    for engine in engines() {
+        let model = model(TINY, engine);
+        let most = LARGEST_INPUT / model.preprocess().output_len();
+        let pictures: Vec<_> = (0..most + 3).map(|index| picture(index % 5)).collect();
+        let answers = model.classify_batch(&pictures, 1).expect("two parts");
+        assert_eq!(answers.len(), pictures.len());
+        for (index, answer) in answers.iter().enumerate().rev().take(9) {
+            let alone = model.classify_picture(&pictures[index], 1).expect("a picture");
+            assert_eq!(answer[0].label, alone[0].label);
+            assert_within(CLOSE, &[answer[0].probability], &[alone[0].probability], "in parts");
+        }
     }
 }
 
@@ -196,10 +212,12 @@ fn auto_takes_onnx_runtime_where_it_is_and_says_so() {
 
 #[cfg(feature = "tract")]
 #[test]
-fn tract_rounds_to_the_integer_grid_in_one_operator() {
+fn rounding_to_the_integer_grid_is_one_operator_or_part_of_a_convolution() {
     let report = model(QDQ, EngineChoice::Tract).report().clone();
     let count = |name: &str| report.nodes.iter().find(|count| count.operator == name).map_or(0, |count| count.nodes);
-    assert_eq!(count("FakeQuantize"), 5, "{report}");
+    // Of the five, those of the input and of the mean are left.
+    assert_eq!(count("FakeQuantize"), 2, "{report}");
+    assert_eq!((count("Convolution3x3"), count("Convolution3x3+MaxPool2x2")), (1, 1), "{report}");
     let left = report.nodes.iter().find(|count| count.operator.contains("uantizeLinear"));
     assert_eq!(left, None, "{report}");
 }

@@ -1,6 +1,9 @@
 //! Large weights, read from the file straight to the tensors that tract computes with.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Mutex, PoisonError},
+};
 
 use half::f16;
 use tract_onnx::{
@@ -66,6 +69,47 @@ pub(super) fn take(
     Ok(weights)
 }
 
+/// Weights that stay in the file until the layer is known that takes them, by the names of their nodes.
+pub(super) struct UnreadWeights<'a> {
+    weights: HashMap<String, PendingWeight>,
+    reader: Mutex<WeightReader<'a>>,
+}
+
+impl<'a> UnreadWeights<'a> {
+    pub fn new(weights: HashMap<String, PendingWeight>, reader: WeightReader<'a>) -> Self {
+        Self { weights, reader: Mutex::new(reader) }
+    }
+
+    /// The weight of that name, if it is one of these.
+    pub fn read(&self, node: &str) -> TractResult<Option<Tensor>> {
+        let Some(weight) = self.weights.get(node) else { return Ok(None) };
+        // A reader seeks first: what a panic left behind does not matter.
+        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        weight.read(&mut reader).map(Some).map_err(TractError::from_boxed)
+    }
+
+    /// The weight of that name, if it is one of these, in half precision, and all of it finite.
+    pub fn halves(&self, node: &str) -> TractResult<Option<Vec<f16>>> {
+        let Some(weight) = self.weights.get(node) else { return Ok(None) };
+        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        weight.read_halves(&mut reader).map_err(TractError::from_boxed)
+    }
+
+    /// The weight of that name, if it is one of these and [`Integers`] say it all.
+    pub fn integers(&self, node: &str) -> TractResult<Option<Integers>> {
+        let Some(weight) = self.weights.get(node) else { return Ok(None) };
+        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        weight.read_integers(&mut reader).map_err(TractError::from_boxed)
+    }
+}
+
+/// 8-bit integers that stand for a weight: times a scale for each index along the first axis.
+#[derive(Debug)]
+pub(super) struct Integers {
+    pub values: Vec<i8>,
+    pub scales: Vec<f32>,
+}
+
 impl PendingWeight {
     /// A weight of a type that pictures are computed with, checked against its length in the file.
     fn new(tensor: &TensorProto, place: &Weight) -> Result<Option<Self>, Cause> {
@@ -90,6 +134,11 @@ impl PendingWeight {
         matches!(self.data_type, DataType::Int8 | DataType::Uint8) && self.grid.is_none()
     }
 
+    /// Whether it is in single precision once it is read.
+    pub fn is_single(&self) -> bool {
+        !self.is_integer()
+    }
+
     /// The sizes of its dimensions.
     pub fn shape(&self) -> &[usize] {
         &self.shape
@@ -102,6 +151,36 @@ impl PendingWeight {
         let fits = |count: usize| count == 1 || Some(count) == channels;
         let possible = self.is_integer() && fits(grid.scales.len()) && fits(grid.zero_points.len());
         possible.then(|| Self { grid: Some(grid), ..self.clone() })
+    }
+
+    fn read_halves(&self, reader: &mut WeightReader<'_>) -> Result<Option<Vec<f16>>, Cause> {
+        /// Bytes that are read at a time: those of all would double the memory.
+        const PART: usize = 1 << 20;
+        if self.data_type != DataType::Float16 {
+            return Ok(None);
+        }
+        let mut halves = vec![f16::ZERO; usize::try_from(self.place.length)? / 2];
+        let mut bytes = vec![0; PART];
+        for (index, halves) in halves.chunks_mut(PART / 2).enumerate() {
+            let bytes = &mut bytes[..2 * halves.len()];
+            reader.read(&Weight { offset: self.place.offset + (index * PART) as u64, ..self.place.clone() }, bytes)?;
+            for (half, pair) in halves.iter_mut().zip(bytes.chunks_exact(2)) {
+                *half = f16::from_le_bytes([pair[0], pair[1]]);
+            }
+        }
+        Ok(halves.iter().all(|half| half.is_finite()).then_some(halves))
+    }
+
+    fn read_integers(&self, reader: &mut WeightReader<'_>) -> Result<Option<Integers>, Cause> {
+        let (Some(grid), Some(&rows)) = (&self.grid, self.shape.first()) else { return Ok(None) };
+        let along_rows = grid.axis == 0 || grid.scales.len() == 1;
+        if self.data_type != DataType::Int8 || !along_rows || grid.zero_points.iter().any(|&point| point != 0) {
+            return Ok(None);
+        }
+        let mut bytes = vec![0; usize::try_from(self.place.length)?];
+        reader.read(&self.place, &mut bytes)?;
+        let scales = if grid.scales.len() == 1 { vec![grid.scales[0]; rows] } else { grid.scales.clone() };
+        Ok(Some(Integers { values: bytes.into_iter().map(u8::cast_signed).collect(), scales }))
     }
 
     /// Reads the values; half precision and integers on a grid become single precision.

@@ -1,0 +1,137 @@
+//! 3×3 convolution with stride 1 and padding 1, with what follows it, by our own kernels.
+
+use std::fmt;
+
+use kernels::{
+    Activation,
+    conv3x3::{self, Epilogue, Shape, TransformedWeights},
+    fake_quantize::Grid,
+};
+use tract_onnx::tract_core::{
+    internal::*,
+    ops::{
+        binary::TypedBinOp,
+        cnn::{Conv, KernelFormat, PaddingSpec},
+        math::{Add, Div, Mul, Sub},
+        nn::DataFormat,
+    },
+};
+
+use super::chain::{Context, Layer, append, constant, integers, shape_of};
+
+/// Floats of transformed weights that are kept: 10 MiB. The few layers of a network that would need more would
+/// take most of its memory.
+const LARGEST: usize = 10 << 18;
+
+/// The same where weights are 8-bit integers, 3 MiB: transformed weights are 16 times as large as those (F(4×4)).
+const LARGEST_OF_INTEGERS: usize = 3 << 18;
+
+/// A convolution with weights that have been transformed for its algorithm.
+#[derive(Clone)]
+pub(super) struct Convolution {
+    /// Of one picture.
+    pub shape: Shape,
+    weights: Arc<TransformedWeights>,
+    bias: Arc<[f32]>,
+    activation: Activation,
+    /// Where its outputs are quantized.
+    grid: Option<Grid>,
+    /// Whether 2×2 max-pooling follows.
+    pub pooled: bool,
+}
+
+impl fmt::Debug for Convolution {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { shape, weights, activation, grid, pooled, .. } = self;
+        write!(formatter, "Convolution {shape:?}, {weights:?}, {activation:?}, {grid:?}, pooled: {pooled}")
+    }
+}
+
+impl Convolution {
+    pub fn run(&self, batch: usize, input: &[f32], output: &mut [f32]) {
+        let shape = Shape { batch, ..self.shape };
+        let Self { activation, grid, pooled: pool, .. } = *self;
+        let epilogue = Epilogue { bias: Some(&self.bias), activation, grid, pool };
+        conv3x3::forward_transformed(shape, input, &self.weights, epilogue, output);
+    }
+
+    /// Floats that it gives for a picture.
+    pub fn output_len(&self) -> usize {
+        let Shape { out_channels, height, width, .. } = self.shape;
+        if self.pooled { out_channels * (height / 2) * (width / 2) } else { out_channels * height * width }
+    }
+
+    /// ReLU after it. All that may stand between keeps the order of numbers and has 0 among its own, so that ReLU
+    /// may as well come first.
+    pub fn rectified(self) -> Option<Self> {
+        Some(Self { activation: Activation::Relu, ..self })
+    }
+
+    /// Rounding after it; twice to the same grid is once.
+    pub fn quantized(self, to: Grid) -> Option<Self> {
+        self.grid.is_none_or(|grid| grid == to).then_some(Self { grid: Some(to), ..self })
+    }
+
+    /// 2×2 max-pooling after it. Rounding keeps the order of numbers, so that it may come before or after.
+    pub fn pooled(self) -> Option<Self> {
+        (!self.pooled).then_some(Self { pooled: true, ..self })
+    }
+}
+
+/// Puts [`Convolution`] in the place of tract's where that is what it computes.
+pub(super) fn rule(
+    context: &Context,
+    model: &TypedModel,
+    node: &TypedNode,
+    _: &str,
+    conv: &Conv,
+) -> TractResult<Option<TypedModelPatch>> {
+    let pool = &conv.pool_spec;
+    let padded = match &pool.padding {
+        PaddingSpec::Explicit(before, after) => before.iter().chain(after).all(|&rows| rows == 1),
+        PaddingSpec::SameUpper | PaddingSpec::SameLower => true,
+        _ => false,
+    };
+    let plain = conv.group == 1
+        && conv.q_params.is_none()
+        && conv.kernel_fmt == KernelFormat::OIHW
+        && pool.data_format == DataFormat::NCHW
+        && *pool.kernel_shape == [3, 3]
+        && pool.strides().iter().chain(pool.dilations().iter()).all(|&step| step == 1);
+    let Some(&[_, in_channels, height, width]) = shape_of(model, node.inputs[0])? else { return Ok(None) };
+    // What multiplies or shifts the channels, tract folds into the weights once it sees them.
+    let unread = model.outlet_fact(node.inputs[1])?.konst.is_none();
+    let folds = unread && model.single_succ(node.id)?.is_some_and(folds_into_weights);
+    if !padded || !plain || folds {
+        return Ok(None);
+    }
+    let Some(bias) = constant(context, model, node.inputs[2])? else { return Ok(None) };
+    let out_channels = pool.output_channels;
+    let shape = Shape { batch: 1, in_channels, out_channels, height, width };
+    let bias = bias.try_as_plain_ram()?.as_slice::<f32>()?;
+    // One bias for all channels is a scalar.
+    let bias: Arc<[f32]> = if bias.len() == 1 { vec![bias[0]; out_channels].into() } else { bias.into() };
+    let fits = |length| bias.len() == out_channels && length == shape.weight_len();
+    let batch = Shape { batch: context.batch, ..shape };
+    let weights = match integers(context, model, node.inputs[1])? {
+        Some(weight) if fits(weight.values.len()) => {
+            TransformedWeights::from_integers(LARGEST_OF_INTEGERS, batch, &weight.values, &weight.scales)
+        }
+        _ => {
+            let Some(weight) = constant(context, model, node.inputs[1])? else { return Ok(None) };
+            let weight = weight.try_as_plain_ram()?.as_slice::<f32>()?;
+            if !fits(weight.len()) {
+                return Ok(None);
+            }
+            TransformedWeights::with_limit(LARGEST, batch, weight)
+        }
+    };
+    let activation = Activation::Identity;
+    let layer = Convolution { shape, weights: Arc::new(weights), bias, activation, grid: None, pooled: false };
+    append(context, model, node, node.inputs[0], Layer::Convolution(layer))
+}
+
+fn folds_into_weights(node: &TypedNode) -> bool {
+    let Some(TypedBinOp(op, _)) = node.op_as::<TypedBinOp>() else { return false };
+    op.is::<Add>() || op.is::<Sub>() || op.is::<Mul>() || op.is::<Div>()
+}
