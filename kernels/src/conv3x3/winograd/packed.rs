@@ -15,8 +15,8 @@ use crate::conv3x3::block::{Block, even_parts};
 use crate::scratch::{self, Shared};
 use crate::simd::{InstructionSet, Operation, PANEL, Simd};
 
-/// Floats of evaluated tiles that all threads work on together (16 MiB).
-pub(super) const SHARED: usize = 4 << 20;
+/// Floats of evaluated tiles that all threads work on together (5 MiB).
+pub(super) const SHARED: usize = 5 << 18;
 
 /// Panels of outputs to a task.
 const OUT_PANELS: usize = 2;

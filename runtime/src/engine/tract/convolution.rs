@@ -23,8 +23,8 @@ use super::chain::{Context, Layer, append, constant, integers, shape_of};
 /// take most of its memory.
 const LARGEST: usize = 10 << 18;
 
-/// The same where weights are 8-bit integers, 3 MiB: transformed weights are 16 times as large as those (F(4×4)).
-const LARGEST_OF_INTEGERS: usize = 3 << 18;
+/// The same where weights are 8-bit integers, 2 MiB: transformed weights are 16 times as large as those (F(4×4)).
+const LARGEST_OF_INTEGERS: usize = 2 << 18;
 
 /// A convolution with weights that have been transformed for its algorithm.
 #[derive(Clone)]
