@@ -1,15 +1,23 @@
 //! One side of `cargo xtask peers`: measures this project, and prints what came out as a line of JSON.
 //!
-//! `measure training-step --size 224 --batch 8 --threads 2 --steps 4` or
-//! `measure loader PICTURES --size 224 --threads 2 --epochs 3 [--keep]`.
+//! `measure training-step --size 224 --batch 8 --threads 2 --steps 4`,
+//! `measure loader PICTURES --size 224 --threads 2 --epochs 3 [--keep]` or
+//! `measure inference vgg16.onnx --batch 1 --threads 2 --runs 12`.
 #![expect(clippy::print_stdout, reason = "the line is what the program is for")]
 
-use std::path::PathBuf;
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use anyhow::{Context, Result};
 use benches::{Loader, TrainingStep, VGG16};
 use clap::{Parser, Subcommand};
-use serde_json::json;
+use runtime::{EngineChoice, Model};
+use serde_json::{Value, json};
+
+/// Runs that are not measured, after the first; `inference.py` warms up as often.
+const WARM_UP: usize = 3;
 
 #[derive(Parser)]
 struct Arguments {
@@ -45,25 +53,72 @@ enum Work {
         #[arg(long)]
         keep: bool,
     },
+    /// A model file from a batch of prepared pictures to logits, in the engine in pure Rust.
+    Inference {
+        model: PathBuf,
+        #[arg(long)]
+        batch: usize,
+        #[arg(long)]
+        threads: usize,
+        #[arg(long)]
+        runs: usize,
+    },
 }
 
 fn main() -> Result<()> {
-    let (pictures, times): (usize, Vec<f64>) = match Arguments::parse().work {
+    let mut measured = match Arguments::parse().work {
         Work::TrainingStep { size, batch, threads, steps } => {
             rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
             let mut step = TrainingStep::new(VGG16, size, batch)?;
             step.run()?;
-            (batch, (0..steps).map(|_| step.run()).collect::<Result<_>>()?)
+            json!({ "pictures": batch, "ms": (0..steps).map(|_| step.run()).collect::<Result<Vec<_>>>()? })
         }
         Work::Loader { pictures, size, threads, epochs, keep } => {
             let mut loader = Loader::new(&pictures, size, 32, threads, keep)?;
             loader.epoch()?;
-            (loader.pictures(), (0..epochs).map(|_| loader.epoch()).collect::<Result<_>>()?)
+            let times = (0..epochs).map(|_| loader.epoch()).collect::<Result<Vec<_>>>()?;
+            json!({ "pictures": loader.pictures(), "ms": times })
         }
+        Work::Inference { model, batch, threads, runs } => inference(&model, batch, threads, runs)?,
     };
-    let tool = concat!("Demitasse ", env!("CARGO_PKG_VERSION"));
-    println!("{}", json!({ "tool": tool, "pictures": pictures, "ms": times, "peak_mib": peak_mib()? }));
+    measured["tool"] = concat!("Demitasse ", env!("CARGO_PKG_VERSION")).into();
+    measured["peak_mib"] = peak_mib()?.into();
+    println!("{measured}");
     Ok(())
+}
+
+fn inference(path: &Path, batch: usize, threads: usize, runs: usize) -> Result<Value> {
+    let start = Instant::now();
+    let model = Model::builder().engine(EngineChoice::Tract).threads(threads).open(path)?;
+    let load_ms = milliseconds(start);
+    let input = noise(batch * model.preprocess().output_len());
+    let run = || -> Result<(f64, Vec<f32>)> {
+        let start = Instant::now();
+        let logits = model.logits(&input, batch)?;
+        Ok((milliseconds(start), logits))
+    };
+    let (first_ms, logits) = run()?;
+    for _ in 0..WARM_UP {
+        run()?;
+    }
+    let times = (0..runs).map(|_| Ok(run()?.0)).collect::<Result<Vec<_>>>()?;
+    let logits: Vec<_> = logits.chunks(model.classes()).collect();
+    Ok(json!({ "pictures": batch, "ms": times, "load_ms": load_ms, "first_ms": first_ms, "logits": logits }))
+}
+
+/// The numbers between 0 and 1 that `inference.py` computes on, too.
+fn noise(count: usize) -> Vec<f32> {
+    let mut state = 1_u32;
+    let sample = |_| {
+        // Numerical Recipes' linear congruential generator.
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as f32 / 255.0
+    };
+    (0..count).map(sample).collect()
+}
+
+fn milliseconds(start: Instant) -> f64 {
+    1e3 * start.elapsed().as_secs_f64()
 }
 
 /// The most memory that this process has held, as Linux counts it.

@@ -41,17 +41,10 @@ enum Chore {
     Onnxruntime,
     /// Measure the project beside other tools in turns, and write the table into docs/peers.md.
     ///
-    /// The tools are fetched with pip into the target folder: 6 GB for PyTorch, whose package has CUDA in it, and
-    /// 2 GB for TensorFlow. Run it where nothing else runs.
-    Peers {
-        comparison: peers::Comparison,
-        /// How often each tool has its turn.
-        #[arg(long, default_value_t = 3)]
-        rounds: usize,
-        /// Threads of each tool.
-        #[arg(long, default_value_t = 2)]
-        threads: usize,
-    },
+    /// The tools are fetched with pip into the target folder: 6 GB for PyTorch, whose package has CUDA in it, 2 GB for
+    /// TensorFlow, 1 GB for the others of inference, which also takes 4 GB for the network in their forms. Run it
+    /// where nothing else runs.
+    Peers(peers::Options),
     /// Lint the CUDA code and its tests; no GPU is needed, and none of it runs.
     ///
     /// With the CUDA toolkit of CUDA_HOME or PATH where there is one. Otherwise with a stand-in for nvcc that writes
@@ -70,7 +63,7 @@ fn main() -> ExitCode {
         Chore::Demo => demo::demo(&workspace),
         Chore::Test { arguments } => test::test(&workspace, &arguments),
         Chore::Onnxruntime => onnxruntime::print_library(&workspace),
-        Chore::Peers { comparison, rounds, threads } => peers::peers(&workspace, comparison, rounds, threads),
+        Chore::Peers(options) => peers::peers(&workspace, options),
         Chore::CheckCuda { toolkit } => check_cuda::check_cuda(&workspace, toolkit),
         Chore::Ci => ci::ci(&workspace),
     });

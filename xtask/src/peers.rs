@@ -1,7 +1,14 @@
-use std::{fs, process::Command};
+mod chart;
+mod inference;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result};
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
 use crate::{process, python, workspace::Workspace};
@@ -13,11 +20,49 @@ pub enum Comparison {
     Training,
     /// The loader alone on the coffee pictures, beside PyTorch's DataLoader and tf.data.
     Loader,
+    /// VGG-16 from pictures to logits, beside eight other tools.
+    Inference,
 }
 
-/// The packages of a peer, and a module that shows that they are there.
-const TORCH: (&str, &[&str]) = ("torch", &["torch==2.15.0", "torchvision==0.29.2", "pillow"]);
-const TENSORFLOW: (&str, &[&str]) = ("tensorflow", &["tensorflow-cpu==2.21.0"]);
+/// What is measured, and how often.
+#[derive(Args)]
+pub struct Options {
+    comparison: Comparison,
+    /// How often each tool has its turn.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Threads of each tool.
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+    /// Of inference: the ONNX file in f32; one with initial weights is made where none is named.
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// Of inference: the same network in int8.
+    #[arg(long, requires = "model")]
+    quantized: Option<PathBuf>,
+    /// Of inference: measured runs in a turn; a quarter of them with 8 pictures each.
+    #[arg(long, default_value_t = 12)]
+    runs: usize,
+}
+
+/// The Python packages of a tool.
+#[derive(Clone, Copy, PartialEq)]
+struct Peer {
+    /// Shows that they are there, and names their folder.
+    module: &'static str,
+    packages: &'static [&'static str],
+    /// Whether those packages come with others that they ask for.
+    with_dependencies: bool,
+}
+
+impl Peer {
+    const fn new(module: &'static str, packages: &'static [&'static str]) -> Self {
+        Self { module, packages, with_dependencies: true }
+    }
+}
+
+const TORCH: Peer = Peer::new("torch", &["torch==2.15.0", "torchvision==0.29.2", "pillow"]);
+const TENSORFLOW: Peer = Peer::new("tensorflow", &["tensorflow-cpu==2.21.0"]);
 
 /// Image size, batch, and steps in a round.
 const STEPS: [(usize, usize, usize); 4] = [(224, 8, 3), (224, 32, 1), (64, 8, 10), (64, 32, 4)];
@@ -26,12 +71,14 @@ const EPOCHS: [(usize, bool); 4] = [(224, false), (64, false), (224, true), (64,
 const EPOCHS_IN_A_ROUND: &str = "3";
 
 /// Measures in turns, and writes the table into docs/peers.md.
-pub fn peers(workspace: &Workspace, comparison: Comparison, rounds: usize, threads: usize) -> Result<()> {
+pub fn peers(workspace: &Workspace, options: Options) -> Result<()> {
     process::run(workspace.cargo().args(["build", "--release", "--workspace", "--example", "measure"]))?;
-    let peers = Peers { workspace, rounds, threads: threads.to_string() };
+    let Options { comparison, rounds, threads, model, quantized, runs } = options;
+    let peers = Peers { workspace, rounds, threads };
     match comparison {
         Comparison::Training => peers.training(),
         Comparison::Loader => peers.loader(),
+        Comparison::Inference => peers.inference(model.map(|float| inference::Files { float, quantized }), runs),
     }
 }
 
@@ -43,12 +90,27 @@ struct Measured {
     pictures: usize,
     ms: Vec<f64>,
     peak_mib: f64,
+    /// Of inference: milliseconds for loading the model, and for the first run; of all rounds the least.
+    load_ms: Option<f64>,
+    first_ms: Option<f64>,
+    /// Of inference: for each picture.
+    #[serde(default)]
+    logits: Vec<Vec<f64>>,
+}
+
+/// How far logits may differ from those of the first tool.
+#[derive(Clone, Copy, PartialEq)]
+enum Limits {
+    /// Anyhow, or there are none.
+    None,
+    /// As far as the order of additions in f32 makes them.
+    Float,
 }
 
 struct Peers<'a> {
     workspace: &'a Workspace,
     rounds: usize,
-    threads: String,
+    threads: usize,
 }
 
 impl Peers<'_> {
@@ -61,13 +123,13 @@ impl Peers<'_> {
             let arguments = [("--size", size), ("--batch", batch), ("--steps", steps)];
             let arguments: Vec<_> =
                 arguments.iter().flat_map(|(flag, value)| [(*flag).to_owned(), value.to_string()]).collect();
-            let mut ours = self.measure("training-step");
+            let mut ours = self.measure("training-step", self.threads);
             ours.args(&arguments);
-            let mut torch = self.script(TORCH, "training_step.py")?;
+            let mut torch = self.script(TORCH, "training_step.py", self.threads)?;
             torch.args(&arguments);
-            let mut channels_last = self.script(TORCH, "training_step.py")?;
+            let mut channels_last = self.script(TORCH, "training_step.py", self.threads)?;
             channels_last.args(&arguments).arg("--channels-last");
-            let tools = self.in_turns(&mut [ours, torch, channels_last])?;
+            let tools = self.in_turns(&mut [ours, torch, channels_last], Limits::None)?;
             rows.extend(table(&format!("{size}×{size}, batch {batch}"), &tools, true));
         }
         self.write("training", &rows)
@@ -88,17 +150,17 @@ impl Peers<'_> {
                 }
                 command
             };
-            let mut ours = self.measure("loader");
+            let mut ours = self.measure("loader", self.threads);
             ours.arg(&pictures);
-            let mut tensorflow = self.script(TENSORFLOW, "loader.py")?;
+            let mut tensorflow = self.script(TENSORFLOW, "loader.py", self.threads)?;
             tensorflow.arg(&pictures).args(["--tool", "tf.data"]);
             let mut commands = vec![finish(ours), finish(tensorflow)];
             if !keep {
-                let mut torch = self.script(TORCH, "loader.py")?;
+                let mut torch = self.script(TORCH, "loader.py", self.threads)?;
                 torch.arg(&pictures).args(["--tool", "torch"]);
                 commands.push(finish(torch));
             }
-            let tools = self.in_turns(&mut commands)?;
+            let tools = self.in_turns(&mut commands, Limits::None)?;
             let name = if keep { "kept in memory" } else { "decoded anew" };
             rows.extend(table(&format!("to {size}×{size}, {name}"), &tools, false));
         }
@@ -106,27 +168,39 @@ impl Peers<'_> {
     }
 
     /// Our side.
-    fn measure(&self, work: &str) -> Command {
+    fn measure(&self, work: &str, threads: usize) -> Command {
         let mut command = Command::new(self.workspace.example("measure"));
-        command.args([work, "--threads", &self.threads]);
+        command.args([work, "--threads", &threads.to_string()]);
         command
     }
 
     /// A peer's side, whose packages are fetched where they are missing.
-    fn script(&self, (module, packages): (&str, &[&str]), script: &str) -> Result<Command> {
-        let folder = self.workspace.target.join("peers").join(module);
-        if !folder.join(module).is_dir() {
-            python::install(&folder, packages, true)?;
-        }
-        let mut command = python::python();
-        command.arg(self.workspace.root.join("benches/peers").join(script)).args(["--threads", &self.threads]);
-        // Set on some machines for old versions of OpenBLAS, it slows numpy.
-        command.env("PYTHONPATH", folder).env_remove("OPENBLAS_CORETYPE").env_remove("OPENBLAS_L2_SIZE");
+    fn script(&self, peer: Peer, script: &str, threads: usize) -> Result<Command> {
+        let mut command = self.python(script, &self.packages(peer)?);
+        command.args(["--threads", &threads.to_string()]);
         Ok(command)
     }
 
+    /// The folder of a peer's packages, fetched where they are missing.
+    fn packages(&self, peer: Peer) -> Result<PathBuf> {
+        let folder = self.workspace.target.join("peers").join(peer.module);
+        if !folder.join(peer.module).is_dir() {
+            python::install(&folder, peer.packages, peer.with_dependencies)?;
+        }
+        Ok(folder)
+    }
+
+    /// A script with the packages of that folder.
+    fn python(&self, script: &str, packages: &Path) -> Command {
+        let mut command = python::python();
+        command.arg(self.workspace.root.join("benches/peers").join(script));
+        // Set on some machines for old versions of OpenBLAS, it slows numpy.
+        command.env("PYTHONPATH", packages).env_remove("OPENBLAS_CORETYPE").env_remove("OPENBLAS_L2_SIZE");
+        command
+    }
+
     /// Runs the commands one after another, and again for each round.
-    fn in_turns(&self, commands: &mut [Command]) -> Result<Vec<Measured>> {
+    fn in_turns(&self, commands: &mut [Command], limits: Limits) -> Result<Vec<Measured>> {
         let mut tools: Vec<Measured> = Vec::new();
         for round in 1..=self.rounds {
             for (place, command) in commands.iter_mut().enumerate() {
@@ -134,10 +208,15 @@ impl Peers<'_> {
                 let line: Measured = serde_json::from_str(text.trim())
                     .with_context(|| format!("expected a line of JSON, found {text:?}"))?;
                 eprintln!("round {round}: {} {:.0?} ms", line.tool, line.ms);
+                if let (Limits::Float, Some(first)) = (limits, tools.first()) {
+                    inference::agree(first, &line)?;
+                }
                 match tools.get_mut(place) {
                     Some(tool) => {
                         tool.ms.extend(line.ms);
                         tool.peak_mib = tool.peak_mib.max(line.peak_mib);
+                        tool.load_ms = least(tool.load_ms, line.load_ms);
+                        tool.first_ms = least(tool.first_ms, line.first_ms);
                     }
                     None => tools.push(line),
                 }
@@ -164,14 +243,24 @@ fn table(work: &str, tools: &[Measured], with_memory: bool) -> Vec<String> {
     let row = |tool: &Measured| {
         let (middle, least) = (median(&tool.ms), tool.ms.iter().copied().fold(f64::INFINITY, f64::min));
         let rate = 1e3 * tool.pictures as f64 / middle;
+        let (middle_shown, least_shown) = (milliseconds(middle), milliseconds(least));
         let mut row =
-            format!("| {work} | {} | {middle:.0} | {least:.0} | {rate:.1} | {:.2} |", tool.tool, middle / first);
+            format!("| {work} | {} | {middle_shown} | {least_shown} | {rate:.1} | {:.2} |", tool.tool, middle / first);
         if with_memory {
             row += &format!(" {:.0} |", tool.peak_mib);
         }
         row
     };
     tools.iter().map(row).collect()
+}
+
+/// With a decimal where two digits would otherwise be missing.
+fn milliseconds(value: f64) -> String {
+    if value < 10.0 { format!("{value:.1}") } else { format!("{value:.0}") }
+}
+
+fn least(a: Option<f64>, b: Option<f64>) -> Option<f64> {
+    a.zip(b).map(|(a, b)| a.min(b))
 }
 
 fn median(values: &[f64]) -> f64 {
@@ -211,8 +300,15 @@ mod tests {
 
     #[test]
     fn rates_and_ratios_are_those_of_the_medians() {
-        let tool =
-            |name: &str, ms: &[f64]| Measured { tool: name.to_owned(), pictures: 8, ms: ms.to_vec(), peak_mib: 7.4 };
+        let tool = |name: &str, ms: &[f64]| Measured {
+            tool: name.to_owned(),
+            pictures: 8,
+            ms: ms.to_vec(),
+            peak_mib: 7.4,
+            load_ms: None,
+            first_ms: None,
+            logits: Vec::new(),
+        };
         let rows = table("work", &[tool("a", &[100.0, 300.0, 200.0]), tool("b", &[500.0])], true);
         assert_eq!(rows, ["| work | a | 200 | 100 | 40.0 | 1.00 | 7 |", "| work | b | 500 | 500 | 16.0 | 2.50 | 7 |"]);
     }
