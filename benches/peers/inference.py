@@ -50,7 +50,7 @@ def opencv(model: Path, pictures: np.ndarray, threads: int) -> tuple[str, Run]:
     import cv2
 
     cv2.setNumThreads(threads)
-    # Its other engine is slower on these networks.
+    # The engine that it had before version 5.
     network = cv2.dnn.readNetFromONNX(str(model), cv2.dnn.ENGINE_CLASSIC)
 
     def run() -> np.ndarray:

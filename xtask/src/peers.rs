@@ -193,7 +193,8 @@ impl Peers<'_> {
     /// A script with the packages of that folder.
     fn python(&self, script: &str, packages: &Path) -> Command {
         let mut command = python::python();
-        command.arg(self.workspace.root.join("benches/peers").join(script));
+        // The scripts import each other, which would leave a folder in the checkout.
+        command.arg("-B").arg(self.workspace.root.join("benches/peers").join(script));
         // Set on some machines for old versions of OpenBLAS, it slows numpy.
         command.env("PYTHONPATH", packages).env_remove("OPENBLAS_CORETYPE").env_remove("OPENBLAS_L2_SIZE");
         command
