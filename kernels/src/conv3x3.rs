@@ -121,7 +121,7 @@ pub struct Epilogue<'a> {
     pub activation: Activation,
     /// Rounds to the grid of a quantized network.
     pub grid: Option<Grid>,
-    /// Keeps the largest of each 2×2 window, as [`pool2x2`](crate::pool2x2) does: the output is
+    /// Keeps the largest of each 2×2 window, as [`pool2x2`] does: the output is
     /// `[batch, out_channels, height / 2, width / 2]`.
     pub pool: bool,
 }
