@@ -59,6 +59,8 @@ mod description;
 mod engine;
 mod error;
 mod evaluation;
+#[cfg(test)]
+mod fixtures;
 mod labels;
 mod model;
 mod onnx_file;

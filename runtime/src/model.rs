@@ -279,11 +279,16 @@ impl Model {
         self.run(input.to_vec(), batch)
     }
 
-    fn run(&self, input: Vec<f32>, batch: usize) -> Result<Vec<f32>, RuntimeError> {
+    fn check_input(&self, input: &[f32], batch: usize) -> Result<(), RuntimeError> {
         let expected = self.card.preprocess.output_len() * batch;
         if input.len() != expected {
             return Err(RuntimeError::InputLength { batch, expected, found: input.len() });
         }
+        Ok(())
+    }
+
+    fn run(&self, input: Vec<f32>, batch: usize) -> Result<Vec<f32>, RuntimeError> {
+        self.check_input(&input, batch)?;
         if batch == 0 {
             return Ok(Vec::new());
         }
@@ -315,10 +320,7 @@ impl Model {
     /// # Errors
     /// As [`logits`](Self::logits).
     pub fn profile(&self, input: &[f32], batch: usize, runs: usize) -> Result<Vec<LayerTime>, RuntimeError> {
-        let expected = self.card.preprocess.output_len() * batch;
-        if input.len() != expected {
-            return Err(RuntimeError::InputLength { batch, expected, found: input.len() });
-        }
+        self.check_input(input, batch)?;
         self.worker.profile(input.to_vec(), batch, runs)
     }
 

@@ -135,8 +135,7 @@ impl WeightReader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const TINY: &[u8] = include_bytes!("../testdata/tiny.onnx");
+    use crate::fixtures::TINY;
 
     #[test]
     fn large_weights_are_left_out_and_found_again() {

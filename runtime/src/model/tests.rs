@@ -1,14 +1,10 @@
 use std::thread;
 
 use super::*;
-use crate::GraphProblem;
-
-const TINY: &[u8] = include_bytes!("../../testdata/tiny.onnx");
-const QDQ: &[u8] = include_bytes!("../../testdata/tiny-qdq.onnx");
-const DYNAMIC: &[u8] = include_bytes!("../../testdata/tiny-dynamic.onnx");
-const HALF: &[u8] = include_bytes!("../../testdata/tiny-half.onnx");
-const FOREIGN: &[u8] = include_bytes!("../../testdata/foreign-softmax.onnx");
-const FIXED: &[u8] = include_bytes!("../../testdata/fixed-batch.onnx");
+use crate::{
+    GraphProblem,
+    fixtures::{CLOSE, DYNAMIC, FIXED, FOREIGN, HALF, ONE_GRID_STEP, QDQ, TINY, assert_within, preprocessed},
+};
 
 /// Every engine that is compiled in and can run on any machine.
 fn engines() -> Vec<EngineChoice> {
@@ -38,37 +34,17 @@ fn pictures(count: usize) -> Vec<Picture> {
     (0..count).map(picture).collect()
 }
 
-/// Rounding in another order.
-const CLOSE: f32 = 1e-5;
-
-/// Where a quantizer's scale is measured from the picture, a value that lies halfway between two integers may be
-/// rounded up by one engine and down by another: a step of 2/255 in what the last layer takes, times its largest
-/// weight, 1.504.
-const ONE_GRID_STEP: f32 = 0.0118;
-
 /// Half precision keeps 11 bits; the values between layers are rounded to them by some engines and not by others.
 const HALF_PRECISION: f32 = 4.0 / 2048.0;
-
-fn assert_within(tolerance: f32, left: &[f32], right: &[f32], context: &str) {
-    assert_eq!(left.len(), right.len(), "{context}");
-    for (left, right) in left.iter().zip(right) {
-        assert!((left - right).abs() <= tolerance * (1.0 + right.abs()), "{left} for {right}: {context}");
-    }
-}
 
 /// The logits that `onnx.reference.ReferenceEvaluator` gives; see `testdata/make.py`, which wrote them.
 fn reference(bytes: &[u8]) -> Vec<f32> {
     bytes.chunks_exact(4).map(|value| f32::from_le_bytes([value[0], value[1], value[2], value[3]])).collect()
 }
 
-/// The input behind [`reference`]: eight pictures.
-fn reference_input() -> Vec<f32> {
-    (0..8 * 3 * 12 * 12).map(|index| (index * 37 % 256) as f32 / 255.0).collect()
-}
-
 #[test]
 fn every_engine_agrees_with_the_reference_at_every_batch() {
-    let input = reference_input();
+    let input = preprocessed(8);
     let picture = input.len() / 8;
     for (name, bytes, expected, tolerance) in [
         ("fp32", TINY, include_bytes!("../../testdata/tiny.logits").as_slice(), CLOSE),
@@ -90,7 +66,7 @@ fn every_engine_agrees_with_the_reference_at_every_batch() {
 /// A dynamic quantizer's scale depends on the whole batch, so that only single pictures have one answer.
 #[test]
 fn every_engine_agrees_on_dynamic_quantization() {
-    let input = reference_input();
+    let input = preprocessed(8);
     let expected = reference(include_bytes!("../../testdata/tiny-dynamic.logits"));
     for engine in engines() {
         let model = model(DYNAMIC, engine);

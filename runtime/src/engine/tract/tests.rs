@@ -1,19 +1,8 @@
 use super::*;
-use crate::signature::Signature;
-
-const TINY: &[u8] = include_bytes!("../../../testdata/tiny.onnx");
-const QDQ: &[u8] = include_bytes!("../../../testdata/tiny-qdq.onnx");
-const DYNAMIC: &[u8] = include_bytes!("../../../testdata/tiny-dynamic.onnx");
-const HALF: &[u8] = include_bytes!("../../../testdata/tiny-half.onnx");
-const FOREIGN: &[u8] = include_bytes!("../../../testdata/foreign-softmax.onnx");
-const FIXED: &[u8] = include_bytes!("../../../testdata/fixed-batch.onnx");
-
-/// The same arithmetic in another order.
-const CLOSE: f32 = 1e-5;
-
-/// Where a quantizer's scale is measured from the picture, a value may be rounded to the other side of a half: a step
-/// of 2/255 in what the last layer takes, times its largest weight, 1.504.
-const ONE_GRID_STEP: f32 = 0.0118;
+use crate::{
+    fixtures::{CLOSE, DYNAMIC, FIXED, FOREIGN, HALF, ONE_GRID_STEP, QDQ, TINY, assert_within, preprocessed},
+    signature::Signature,
+};
 
 fn file(bytes: &[u8]) -> OnnxFile {
     OnnxFile::from_bytes(bytes.to_vec()).expect("a sound model")
@@ -25,15 +14,11 @@ fn options(file: &OnnxFile, threads: usize) -> EngineOptions {
     EngineOptions { signature, size: [12, 12], threads, pool: Arc::new(pool) }
 }
 
-fn pictures(count: usize) -> Vec<f32> {
-    (0..count * 3 * 12 * 12).map(|index| (index * 37 % 256) as f32 / 255.0).collect()
-}
-
 /// What tract's own operators compute.
 fn unchanged(file: &OnnxFile, batch: usize) -> Vec<f32> {
     let graph = graph::decluttered(file, &options(file, 1), batch, usize::MAX).expect("a sound graph").model;
     let plan = graph.into_optimized().and_then(TypedModel::into_runnable).expect("a plan");
-    let input = Tensor::from_shape(&[batch, 3, 12, 12], &pictures(batch)).expect("a batch");
+    let input = Tensor::from_shape(&[batch, 3, 12, 12], &preprocessed(batch)).expect("a batch");
     let outputs = plan.run(tvec!(input.into())).expect("it runs");
     outputs[0].try_as_plain_ram().expect("plain").as_slice::<f32>().expect("single precision").to_vec()
 }
@@ -62,12 +47,9 @@ fn our_layers_agree_with_tracts_own_operators() {
             let mut engine = TractEngine::load(&file, options(&file, threads)).expect("a sound graph");
             for &batch in batches {
                 let expected = unchanged(&file, batch);
-                let found = engine.run(pictures(batch), batch).expect("it runs");
-                assert_eq!(found.len(), expected.len(), "{name}, batch {batch}");
-                for (found, expected) in found.iter().zip(&expected) {
-                    let near = (found - expected).abs() <= tolerance * (1.0 + expected.abs());
-                    assert!(near, "{found} for {expected}: {name}, batch {batch}, {threads} thread(s)");
-                }
+                let found = engine.run(preprocessed(batch), batch).expect("it runs");
+                let context = format!("{name}, batch {batch}, {threads} thread(s)");
+                assert_within(tolerance, &found, &expected, &context);
             }
         }
     }

@@ -82,24 +82,28 @@ impl<'a> UnreadWeights<'a> {
 
     /// The weight of that name, if it is one of these.
     pub fn read(&self, node: &str) -> TractResult<Option<Tensor>> {
-        let Some(weight) = self.weights.get(node) else { return Ok(None) };
-        // A reader seeks first: what a panic left behind does not matter.
-        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
-        weight.read(&mut reader).map(Some).map_err(TractError::from_boxed)
+        self.read_with(node, |weight, reader| weight.read(reader).map(Some))
     }
 
     /// The weight of that name, if it is one of these, in half precision, and all of it finite.
     pub fn halves(&self, node: &str) -> TractResult<Option<Vec<f16>>> {
-        let Some(weight) = self.weights.get(node) else { return Ok(None) };
-        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
-        weight.read_halves(&mut reader).map_err(TractError::from_boxed)
+        self.read_with(node, PendingWeight::read_halves)
     }
 
     /// The weight of that name, if it is one of these and [`Integers`] say it all.
     pub fn integers(&self, node: &str) -> TractResult<Option<Integers>> {
+        self.read_with(node, PendingWeight::read_integers)
+    }
+
+    fn read_with<T>(
+        &self,
+        node: &str,
+        read: impl FnOnce(&PendingWeight, &mut WeightReader<'a>) -> Result<Option<T>, Cause>,
+    ) -> TractResult<Option<T>> {
         let Some(weight) = self.weights.get(node) else { return Ok(None) };
+        // A reader seeks first: what a panic left behind does not matter.
         let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
-        weight.read_integers(&mut reader).map_err(TractError::from_boxed)
+        read(weight, &mut reader).map_err(TractError::from_boxed)
     }
 }
 
