@@ -4,7 +4,8 @@
 //! prints the processor's peak, and of each layer the milliseconds, GFLOP/s in direct terms, their ratio to the
 //! peak and the algorithm chosen. `--set avx2` uses the instructions of another processor, `--algorithm winograd4`
 //! forces an algorithm, `--all` tries each and says how much slower than the best the chosen ones are together,
-//! `--packed` transforms the weights on the way, `--others` times what is bound by memory, and `--pass forward` and `--layer block3` time a part only.
+//! `--packed` transforms the weights on the way, `--others` times what is bound by memory, and `--pass forward` and
+//! `--layer block3` time a part only.
 #![expect(clippy::print_stdout, reason = "printing a table is what the program is for")]
 
 use std::time::Instant;

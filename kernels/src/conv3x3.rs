@@ -135,9 +135,7 @@ impl Epilogue<'_> {
     }
 
     fn check(self, shape: Shape, output: &[f32]) {
-        if let Some(bias) = self.bias {
-            assert_eq!(bias.len(), shape.out_channels, "length of the bias of {shape:?}");
-        }
+        shape.check_bias(self.bias);
         assert_eq!(output.len(), self.output_len(shape), "length of the output of {shape:?}, pooled: {}", self.pool);
     }
 
@@ -381,8 +379,8 @@ fn transformed_on(
             return forward_on(set, weights.algorithm, shape, (input, weight), epilogue, output);
         }
         Form::Evaluated(values) => winograd::Weights::Evaluated(values.as_slice()),
-        Form::Packed(values) => winograd::Weights::Packed(values.as_slice()),
-        Form::PackedIntegers(values, scales) => winograd::Weights::PackedIntegers(values, scales),
+        Form::Packed(values) => winograd::Weights::Packed(winograd::Packed::Floats(values.as_slice())),
+        Form::PackedIntegers(values, scales) => winograd::Weights::Packed(winograd::Packed::Integers(values, scales)),
     };
     if let Some(side) = weights.algorithm.tile() {
         winograd::forward(set, side, shape, (input, values), epilogue, output);

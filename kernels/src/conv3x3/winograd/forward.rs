@@ -6,8 +6,8 @@ use rayon::prelude::*;
 
 use super::evaluate::{self, DataPanel, Tensor, point_stride};
 use super::tiles::{Grid, PITCH, Planes, Window, longest, scatter, strip_len};
-use super::weights::{Source, point_len};
-use super::{Weights, packed, transform};
+use super::weights::point_len;
+use super::{Packed, Weights, packed, transform};
 use crate::conv3x3::block::{Block, even_parts};
 use crate::conv3x3::{Epilogue, Shape};
 use crate::scratch::{self, Shared};
@@ -48,12 +48,13 @@ pub(crate) fn forward(
 ) {
     assert!(input.len() == shape.input_len() && output.len() == epilogue.output_len(shape));
     assert!(epilogue.bias.is_none_or(|bias| bias.len() == shape.out_channels));
+    let packed_len = super::packed_len(shape.in_channels, shape.out_channels);
     let (length, needed) = match weights {
         Weights::Evaluated(values) => (values.len(), super::evaluated_len(side, shape.in_channels, shape.out_channels)),
-        Weights::Packed(values) => (values.len(), super::packed_len(shape.in_channels, shape.out_channels)),
-        Weights::PackedIntegers(values, scales) => {
+        Weights::Packed(Packed::Floats(values)) => (values.len(), packed_len),
+        Weights::Packed(Packed::Integers(values, scales)) => {
             assert!(scales.len() >= shape.out_channels.next_multiple_of(PANEL));
-            (values.len(), super::packed_len(shape.in_channels, shape.out_channels))
+            (values.len(), packed_len)
         }
     };
     assert!(length >= needed);
@@ -126,7 +127,7 @@ impl<const N: usize> Pass<'_, N> {
     fn run_shared<const M: usize>(self, set: InstructionSet) {
         let (floats, out_panels) = match self.weights {
             Weights::Evaluated(_) => (SHARED, self.out_panels()),
-            Weights::Packed(_) | Weights::PackedIntegers(..) => (packed::SHARED, 0),
+            Weights::Packed(_) => (packed::SHARED, 0),
         };
         let panels = self.in_panels() + out_panels;
         let most = (floats / (Self::POINTS * panels * PANEL)).clamp(1, self.grid.tiles);
@@ -191,13 +192,7 @@ impl<const N: usize> Pass<'_, N> {
                     });
                 });
             }
-            Weights::Packed(values) => {
-                return packed::run::<N, M>(set, self, Source::Packed(values), tiles, (data, data_stride));
-            }
-            Weights::PackedIntegers(values, scales) => {
-                let source = Source::PackedIntegers(values, scales);
-                return packed::run::<N, M>(set, self, source, tiles, (data, data_stride));
-            }
+            Weights::Packed(weights) => return packed::run::<N, M>(set, self, weights, tiles, (data, data_stride)),
         }
         (0..out_panels * groups).into_par_iter().for_each(|index| {
             let (panel, start, part) = part(index);

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::evaluate::point_stride;
 use super::forward::Pass;
 use super::tiles::strip_len;
-use super::weights::{PanelOfWeights, Source};
+use super::weights::{Packed, PanelOfWeights, Source};
 use crate::conv3x3::block::{Block, even_parts};
 use crate::scratch::{self, Shared};
 use crate::simd::{InstructionSet, Operation, PANEL, Simd};
@@ -29,7 +29,7 @@ const EVALUATED: usize = 72 << 10;
 pub(super) fn run<const N: usize, const M: usize>(
     set: InstructionSet,
     pass: Pass<N>,
-    source: Source,
+    weights: Packed,
     tiles: Range<usize>,
     (data, data_stride): (Shared, usize),
 ) {
@@ -43,7 +43,7 @@ pub(super) fn run<const N: usize, const M: usize>(
             let (products, strip) = floats.split_at_mut(product_len);
             set.run(Panels::<N, M> {
                 pass,
-                source,
+                weights,
                 out_panels: first..pass.out_panels().min(first + OUT_PANELS),
                 depth,
                 tiles: tiles.clone(),
@@ -65,7 +65,7 @@ const fn panel_len<const N: usize>() -> usize {
 /// All points of some panels of the output's channels.
 struct Panels<'a, const N: usize, const M: usize> {
     pass: Pass<'a, N>,
-    source: Source<'a>,
+    weights: Packed<'a>,
     out_panels: Range<usize>,
     /// Panels summed over at a time.
     depth: usize,
@@ -82,7 +82,7 @@ impl<const N: usize, const M: usize> Operation for Panels<'_, N, M> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self { pass, source, out_panels, depth, tiles, data, data_stride, .. } = self;
+        let Self { pass, weights, out_panels, depth, tiles, data, data_stride, .. } = self;
         let (in_panels, count) = (pass.in_panels(), tiles.len());
         let product_stride = point_stride(out_panels.len(), count);
         assert!(self.products.len() >= N * N * product_stride && self.strip.len() >= strip_len::<N>());
@@ -97,7 +97,7 @@ impl<const N: usize, const M: usize> Operation for Panels<'_, N, M> {
                 for group in 0..groups {
                     let panel = PanelOfWeights::<N> {
                         shape: pass.shape,
-                        source,
+                        source: Source::Packed(weights),
                         lane: panel * PANEL,
                         depth: (start + group) * PANEL,
                         point_stride: PANEL,

@@ -53,10 +53,16 @@ pub(crate) fn pack<T: Copy>(shape: Shape, weight: &[T], packed: &mut [T]) {
 pub(crate) enum Weights<'a> {
     /// Evaluated for its tiles: [`evaluated_len`] floats.
     Evaluated(&'a [f32]),
-    /// As [`pack`] leaves them: each pass evaluates them, a part at a time, in a cache.
-    Packed(&'a [f32]),
-    /// The same in integers, with a scale for each output channel, zero beyond the last.
-    PackedIntegers(&'a [i8], &'a [f32]),
+    /// Each pass evaluates them, a part at a time, in a cache.
+    Packed(Packed<'a>),
+}
+
+/// Weights as [`pack`] leaves them.
+#[derive(Clone, Copy)]
+pub(crate) enum Packed<'a> {
+    Floats(&'a [f32]),
+    /// With a scale for each output channel, zero beyond the last.
+    Integers(&'a [i8], &'a [f32]),
 }
 
 /// Evaluates weights `[out_channels, in_channels, 3, 3]` of `shape` for tiles of `side`.
@@ -124,10 +130,7 @@ pub(super) struct PanelOfWeights<'a, const N: usize> {
 pub(super) enum Source<'a> {
     /// `[out_channels, in_channels, 3, 3]`.
     Plain(Orientation, &'a [f32]),
-    /// From [`pack`].
-    Packed(&'a [f32]),
-    /// From [`pack`], with scales.
-    PackedIntegers(&'a [i8], &'a [f32]),
+    Packed(Packed<'a>),
 }
 
 impl<const N: usize> PanelOfWeights<'_, N> {
@@ -205,14 +208,14 @@ impl<const N: usize> Operation for PanelOfWeights<'_, N> {
                             *tap = unsafe { simd.load(lanes.as_ptr().add(lane)) };
                         }
                     }
-                    (Source::Packed(values), Some(start)) => {
+                    (Source::Packed(Packed::Floats(values)), Some(start)) => {
                         let lines = &values[start..start + TAPS * PANEL];
                         for (index, tap) in taps.iter_mut().enumerate() {
                             // SAFETY: there is a line of `PANEL` lanes for each tap.
                             *tap = unsafe { simd.load(lines.as_ptr().add(index * PANEL + lane)) };
                         }
                     }
-                    (Source::PackedIntegers(values, scales), Some(start)) => {
+                    (Source::Packed(Packed::Integers(values, scales)), Some(start)) => {
                         let lines = &values[start..start + TAPS * PANEL];
                         let scales = &scales[self.lane..self.lane + PANEL];
                         // SAFETY: there are `PANEL` scales, and a line of as many lanes for each tap.
