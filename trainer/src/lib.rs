@@ -5,6 +5,7 @@
 //!   the network works.
 //! - [`fit`]: a training run, watched by an [`Observer`], stopped by an [`Interrupt`], resumed to the same bits.
 //! - [`evaluate`], [`preview`], [`charts`]: a look at what went in and what came out.
+//! - [`html`]: pages that show all of it in a browser.
 //! - [`sample_data`]: synthetic pictures of coffee beans, for demonstrations and tests.
 //!
 //! Architecture invariant: nothing here knows ONNX; the run folder is all that the exporter reads.
@@ -32,6 +33,7 @@ mod device;
 mod evaluate;
 mod evaluation;
 mod fit;
+pub mod html;
 mod interrupt;
 pub mod metrics;
 mod observer;
