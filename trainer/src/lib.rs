@@ -4,6 +4,7 @@
 //! - [`data`]: the split, exactly that of Keras's `image_dataset_from_directory`, and batches that are prepared while
 //!   the network works.
 //! - [`fit`]: a training run, watched by an [`Observer`], stopped by an [`Interrupt`], resumed to the same bits.
+//! - [`distortion`]: what light, lenses and hands do to pictures, at stated strengths.
 //! - [`evaluate`], [`preview`], [`charts`]: a look at what went in and what came out.
 //! - [`html`]: pages that show all of it in a browser.
 //! - [`sample_data`]: synthetic pictures of coffee beans, for demonstrations and tests.
@@ -30,6 +31,7 @@ pub mod charts;
 mod config;
 pub mod data;
 mod device;
+pub mod distortion;
 mod evaluate;
 mod evaluation;
 mod fit;
