@@ -2,7 +2,9 @@ use std::time::Instant;
 
 use anyhow::Result;
 use candle_core::{Device, Tensor};
-use models::{Adam, AdamSettings, Architecture, Network, dropout_generator, training_step};
+use models::{
+    Adam, AdamSettings, Architecture, Network, StepSettings, TrainingBatch, dropout_generator, training_step,
+};
 
 use crate::NetworkCase;
 
@@ -39,7 +41,9 @@ impl TrainingStep {
     pub fn run(&mut self) -> Result<f64> {
         let start = Instant::now();
         let mut dropout = dropout_generator(1, self.adam.steps());
-        training_step(&self.network, &mut self.adam, &self.pictures, &self.labels, 1e-5, &mut dropout)?;
+        let batch = TrainingBatch { pictures: &self.pictures, labels: &self.labels, mixed: None };
+        let settings = StepSettings { learning_rate: 1e-5, ..StepSettings::default() };
+        training_step(&self.network, &mut self.adam, batch, &settings, &mut dropout)?;
         Ok(1e3 * start.elapsed().as_secs_f64())
     }
 }

@@ -79,6 +79,14 @@ pub fn step(
         });
 }
 
+/// The sum of the squares of all elements, in double precision, and in an order that does not depend on the number
+/// of threads.
+pub fn sum_of_squares(values: &[f32]) -> f64 {
+    let square = |&value: &f32| f64::from(value) * f64::from(value);
+    let parts: Vec<f64> = values.par_chunks(CHUNK).map(|part| part.iter().map(square).sum()).collect();
+    parts.into_iter().sum()
+}
+
 /// What is the same for all parameters of a step.
 #[derive(Clone, Copy)]
 struct Update {
@@ -146,6 +154,19 @@ mod tests {
         for (p, expected) in p.iter().zip(&expected) {
             assert!((f64::from(*p) - expected[0]).abs() < CLOSE);
         }
+    }
+
+    #[test]
+    fn squares_are_summed_to_the_same_bits_by_any_number_of_threads() {
+        let length = if cfg!(miri) { 20 } else { 70_000 };
+        let values: Vec<f32> = (0..length).map(|i| (i as f32 * 0.37).sin()).collect();
+        let exact: f64 = values.iter().map(|&value| f64::from(value).powi(2)).sum();
+        let sums = [1, 3].map(|threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
+            pool.install(|| sum_of_squares(&values))
+        });
+        assert_eq!(sums[0].to_bits(), sums[1].to_bits());
+        assert!((sums[0] / exact - 1.0).abs() < 1e-12);
     }
 
     #[test]

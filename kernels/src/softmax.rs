@@ -47,6 +47,36 @@ pub fn cross_entropy(logits: &[f32], classes: usize, labels: &[u32], grad_logits
     (total / labels.len() as f64) as f32
 }
 
+/// The same with a target for every class: the sum of `-target · ln(softmax(logits))`, and to `grad_logits` its
+/// gradient. All three slices are `[batch, classes]`.
+///
+/// Targets are not negative; the rows need not sum to 1. With `1 / batch` at the label and 0 elsewhere this is
+/// [`cross_entropy`]; smoothed and mixed labels, and weights of classes, are other targets.
+///
+/// # Panics
+/// If `classes` is zero, `logits` is not whole rows, or the slices differ in length.
+pub fn cross_entropy_with_targets(logits: &[f32], classes: usize, targets: &[f32], grad_logits: &mut [f32]) -> f32 {
+    check_rows(logits, classes);
+    assert_eq!(targets.len(), logits.len(), "length of the targets");
+    assert_eq!(grad_logits.len(), logits.len(), "length of the gradient of the logits");
+    let rows = logits.chunks_exact(classes).zip(targets.chunks_exact(classes));
+    let mut total = 0.0_f64;
+    for ((row, targets), grad) in rows.zip(grad_logits.chunks_exact_mut(classes)) {
+        let largest = exponentials(row, grad);
+        let sum: f32 = grad.iter().sum();
+        let log_sum = f64::from(sum).ln();
+        let mass: f32 = targets.iter().sum();
+        for ((gradient, logit), target) in grad.iter_mut().zip(row).zip(targets) {
+            // A target of 0 takes no share even of an infinite surprise.
+            if *target > 0.0 {
+                total += f64::from(*target) * (log_sum - f64::from(logit - largest));
+            }
+            *gradient = *gradient * (mass / sum) - target;
+        }
+    }
+    total as f32
+}
+
 fn check_rows(logits: &[f32], classes: usize) {
     assert!(classes > 0, "a row of logits needs a class");
     assert!(logits.len().is_multiple_of(classes), "rows of {classes} logits");
@@ -116,6 +146,41 @@ mod tests {
                 expected -= (exponents[labels[r] as usize] / sum).ln() / rows.len() as f64;
             }
             prop_assert!((f64::from(loss) - expected).abs() < CLOSE * expected.abs().max(1.0));
+
+            let mut targets = vec![0.0; logits.len()];
+            for (row, &label) in labels.iter().enumerate() {
+                targets[row * classes + label as usize] = 1.0 / labels.len() as f32;
+            }
+            let mut by_targets = vec![0.0; logits.len()];
+            let same = cross_entropy_with_targets(&logits, classes, &targets, &mut by_targets);
+            prop_assert!((f64::from(same) - expected).abs() < CLOSE * expected.abs().max(1.0));
+            for (by_targets, by_labels) in by_targets.iter().zip(&grad) {
+                prop_assert!(f64::from(by_targets - by_labels).abs() < CLOSE);
+            }
+        }
+
+        #[test]
+        fn the_gradient_of_any_targets_is_that_of_the_sum_of_cross_entropies(
+            logits in proptest::collection::vec(-9.0_f32..9.0, 6),
+            targets in proptest::collection::vec(0.0_f32..2.0, 6),
+        ) {
+            let mut grad = [0.0; 6];
+            let loss = cross_entropy_with_targets(&logits, 3, &targets, &mut grad);
+            let (mut sum, mut expected) = (0.0, [0.0; 6]);
+            for row in 0..2 {
+                for class in 0..3 {
+                    let weight = targets[3 * row + class];
+                    let mut one = [0.0; 3];
+                    sum += weight * cross_entropy(&logits[3 * row..][..3], 3, &[class as u32], &mut one);
+                    for (expected, one) in expected[3 * row..].iter_mut().zip(one) {
+                        *expected += weight * one;
+                    }
+                }
+            }
+            prop_assert!(f64::from(loss - sum).abs() < 10.0 * CLOSE * f64::from(sum.max(1.0)));
+            for (found, expected) in grad.iter().zip(expected) {
+                prop_assert!(f64::from(found - expected).abs() < 10.0 * CLOSE);
+            }
         }
     }
 }

@@ -12,11 +12,13 @@ pub struct AdamSettings {
     pub beta2: f32,
     /// Added to the root of the mean square.
     pub epsilon: f32,
+    /// Decoupled decay of the weights, as AdamW has it; 0 for none. It spares biases and batch normalisation.
+    pub weight_decay: f32,
 }
 
 impl Default for AdamSettings {
     fn default() -> Self {
-        Self { beta1: 0.9, beta2: 0.999, epsilon: 1e-7 }
+        Self { beta1: 0.9, beta2: 0.999, epsilon: 1e-7, weight_decay: 0.0 }
     }
 }
 
@@ -24,6 +26,9 @@ impl Default for AdamSettings {
 ///
 /// With step `t` from 1: `m += (1 - β₁)(g - m)`, `v += (1 - β₂)(g² - v)`,
 /// `p -= rate · √(1 - β₂ᵗ) / (1 - β₁ᵗ) · m / (√v + ε)`.
+///
+/// With a weight decay `λ` it is AdamW (Loshchilov & Hutter 2017, arXiv:1711.05101): before the step,
+/// `p -= rate · λ · p` for the weights of convolutions and dense layers.
 ///
 /// On the CPU one pass updates a variable and both means in place.
 #[derive(Debug)]
@@ -79,14 +84,15 @@ impl Adam {
     /// Begins the next step. Every variable must then be [updated](AdamUpdate::apply) once.
     pub fn begin(&mut self, learning_rate: f64) -> AdamUpdate<'_> {
         self.steps += 1;
-        let AdamSettings { beta1, beta2, epsilon } = self.settings;
+        let AdamSettings { beta1, beta2, epsilon, weight_decay } = self.settings;
         let step = AdamStep {
             learning_rate: learning_rate as f32,
             beta1,
             beta2,
             epsilon,
             step: self.steps,
-            ..AdamStep::default()
+            gradient_scale: 1.0,
+            weight_decay,
         };
         AdamUpdate { adam: self, step, applied: 0 }
     }
@@ -175,6 +181,11 @@ pub struct AdamUpdate<'a> {
 }
 
 impl AdamUpdate<'_> {
+    /// Multiplies the gradients of this step by a factor.
+    pub fn scale_gradients(&mut self, factor: f32) {
+        self.step.gradient_scale = factor;
+    }
+
     /// Updates one variable by its gradient, of the same shape.
     ///
     /// # Errors
@@ -187,18 +198,23 @@ impl AdamUpdate<'_> {
             bail!("Adam got a gradient {:?} for a variable {:?}", gradient.shape(), variable.shape());
         }
         let Parameter { variable, moments, .. } = &mut self.adam.parameters[place];
+        // Biases, and what shifts and scales in batch normalisation, are vectors.
+        let weight_decay = if variable.rank() > 1 { self.step.weight_decay } else { 0.0 };
+        let step = AdamStep { weight_decay, ..self.step };
         match moments {
             Moments::Host { first, second } => {
-                let update = HostUpdate { step: self.step, moments: RefCell::new((first, second)) };
+                let update = HostUpdate { step, moments: RefCell::new((first, second)) };
                 variable.inplace_op2(&gradient.contiguous()?, &update)?;
             }
             Moments::Device { first, second } => {
-                *first = ((&*first * f64::from(self.step.beta1))? + (gradient * (1.0 - f64::from(self.step.beta1)))?)?;
-                let square = (gradient.sqr()? * (1.0 - f64::from(self.step.beta2)))?;
-                *second = ((&*second * f64::from(self.step.beta2))? + square)?;
-                let root = (second.sqrt()? + f64::from(self.step.epsilon))?;
-                let change = ((&*first * step_size(self.step))? / root)?;
-                variable.set(&(variable.as_detached_tensor() - change)?)?;
+                let gradient = times(gradient, f64::from(step.gradient_scale))?;
+                *first = ((&*first * f64::from(step.beta1))? + (&gradient * (1.0 - f64::from(step.beta1)))?)?;
+                let square = (gradient.sqr()? * (1.0 - f64::from(step.beta2)))?;
+                *second = ((&*second * f64::from(step.beta2))? + square)?;
+                let root = (second.sqrt()? + f64::from(step.epsilon))?;
+                let change = ((&*first * step_size(step))? / root)?;
+                let kept = 1.0 - f64::from(step.learning_rate) * f64::from(step.weight_decay);
+                variable.set(&(times(&variable.as_detached_tensor(), kept)? - change)?)?;
             }
         }
         self.applied += 1;
@@ -216,6 +232,11 @@ impl AdamUpdate<'_> {
         }
         Ok(())
     }
+}
+
+/// A product that costs nothing where the factor is 1.
+fn times(tensor: &Tensor, factor: f64) -> Result<Tensor> {
+    if factor == 1.0 { Ok(tensor.clone()) } else { tensor * factor }
 }
 
 /// `rate · √(1 - β₂ᵗ) / (1 - β₁ᵗ)`.

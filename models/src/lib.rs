@@ -31,6 +31,8 @@ mod hash;
 #[cfg(feature = "candle")]
 mod network;
 #[cfg(feature = "candle")]
+mod objective;
+#[cfg(feature = "candle")]
 pub mod ops;
 mod picture;
 mod preprocess;
@@ -51,6 +53,8 @@ pub use hash::Sha256;
 #[cfg(feature = "candle")]
 pub use network::{BATCH_NORM_EPSILON, Checkpoint, Mode, Network, NetworkError};
 #[cfg(feature = "candle")]
+pub use objective::{MixedLabels, Objective};
+#[cfg(feature = "candle")]
 pub use ops::Precision;
 pub use picture::{DecodeError, Picture, PictureError};
 pub use preprocess::{ChannelOrder, Filter, Fit, Preprocess, PreprocessError, Preset};
@@ -59,4 +63,4 @@ pub use rand_chacha::ChaCha8Rng;
 pub use run_folder::{RunFolder, RunFolderError};
 pub use split::{Side, Split, SplitFile};
 #[cfg(feature = "candle")]
-pub use training::{StepOutcome, correct_answers, dropout_generator, training_step};
+pub use training::{StepOutcome, StepSettings, TrainingBatch, correct_answers, dropout_generator, training_step};

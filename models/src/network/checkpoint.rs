@@ -36,10 +36,10 @@ impl Checkpoint {
         let (network, card) = network(path, &mut file, device)?;
         let no_optimizer = || NetworkError::NoOptimizer { path: path.to_owned() };
         let entry = metadata.get(OPTIMIZER).ok_or_else(no_optimizer)?;
-        let OptimizerEntry { steps, beta1, beta2, epsilon } = parse(path, OPTIMIZER, entry)?;
+        let OptimizerEntry { steps, beta1, beta2, epsilon, weight_decay } = parse(path, OPTIMIZER, entry)?;
         let notes = metadata.get(NOTES).map(|entry| parse(path, NOTES, entry)).transpose()?.unwrap_or_default();
         check_state(path, &file, &network)?;
-        let settings = AdamSettings { beta1, beta2, epsilon };
+        let settings = AdamSettings { beta1, beta2, epsilon, weight_decay };
         let adam = Adam::resume(network.variables(), settings, steps, |name| file.values(name))?;
         Ok(Self { network, card, adam, notes })
     }
@@ -54,6 +54,9 @@ struct OptimizerEntry {
     beta1: f32,
     beta2: f32,
     epsilon: f32,
+    /// 0 in files that were written before there was a decay.
+    #[serde(default)]
+    weight_decay: f32,
 }
 
 fn parse<T: serde::de::DeserializeOwned>(path: &Path, key: &'static str, entry: &str) -> Result<T, NetworkError> {
@@ -119,8 +122,8 @@ pub(super) fn write(
     let mut tensors: Vec<_> =
         weights.iter().map(|(name, tensor)| (name.clone(), tensor.dims(), Source::Tensor(tensor.clone()))).collect();
     if let Some((adam, notes)) = training {
-        let AdamSettings { beta1, beta2, epsilon } = adam.settings();
-        let entry = OptimizerEntry { steps: adam.steps(), beta1, beta2, epsilon };
+        let AdamSettings { beta1, beta2, epsilon, weight_decay } = adam.settings();
+        let entry = OptimizerEntry { steps: adam.steps(), beta1, beta2, epsilon, weight_decay };
         metadata.insert(OPTIMIZER.to_owned(), json(path, &entry)?);
         metadata.insert(NOTES.to_owned(), json(path, notes)?);
         tensors.extend(adam.state().map(|(name, shape, values)| match values {

@@ -63,13 +63,16 @@ pub enum NetworkError {
         /// The device.
         device: String,
     },
-    /// The loss of a step is infinite or not a number; the weights are as they were before the step.
-    #[error("the loss of step {step} is {loss}; lower the learning rate, and check that the pictures are scaled")]
+    /// The loss of a step, or the norm of its gradients, is infinite or not a number; the weights are as they were
+    /// before the step.
+    #[error("{what} of step {step} is {found}; lower the learning rate, and check that the pictures are scaled")]
     Diverged {
         /// The step, from 1.
         step: u64,
-        /// The loss.
-        loss: f32,
+        /// What is not finite.
+        what: &'static str,
+        /// Its value.
+        found: f64,
     },
     /// A file of weights cannot be read.
     #[error("cannot read the weights {}", path.display())]

@@ -5,7 +5,10 @@ use candle_nn::Module;
 use rand_chacha::rand_core::SeedableRng;
 
 use super::*;
-use crate::{AdamSettings, Family, Head, StepOutcome, dropout_generator, ops, training_step};
+use crate::{
+    AdamSettings, Family, Head, MixedLabels, Objective, StepOutcome, StepSettings, TrainingBatch, dropout_generator,
+    ops, training_step,
+};
 
 /// Sums of a few hundred f32 products in another order.
 const CLOSE: f32 = 1e-5;
@@ -52,9 +55,15 @@ fn labels() -> Tensor {
     Tensor::new(&[0_u32, 2, 1, 2], &Device::Cpu).expect("labels")
 }
 
-fn step(network: &Network, adam: &mut Adam, rate: f64) -> StepOutcome {
+fn step(network: &Network, adam: &mut Adam, learning_rate: f64) -> StepOutcome {
+    step_with(network, adam, &StepSettings { learning_rate, ..StepSettings::default() }).expect("a step")
+}
+
+fn step_with(network: &Network, adam: &mut Adam, settings: &StepSettings) -> Result<StepOutcome, NetworkError> {
+    let (pictures, labels) = (pictures(), labels());
+    let batch = TrainingBatch { pictures: &pictures, labels: &labels, mixed: None };
     let mut dropout = dropout_generator(5, adam.steps());
-    training_step(network, adam, &pictures(), &labels(), rate, &mut dropout).expect("a step")
+    training_step(network, adam, batch, settings, &mut dropout)
 }
 
 fn adam(network: &Network) -> Adam {
@@ -182,8 +191,9 @@ fn pictures_of_another_shape_are_an_error() {
     assert!(error.to_string().contains("[n, 3, 9, 7]") && error.to_string().contains("[2, 3, 7, 9]"), "{error}");
     let mut adam = adam(&network);
     let labels = Tensor::new(&[0_u32, 3, 0, 0], &Device::Cpu).expect("labels");
-    let mut dropout = dropout_generator(1, 0);
-    let error = training_step(&network, &mut adam, &pictures(), &labels, 1e-3, &mut dropout).expect_err("no class 3");
+    let batch = TrainingBatch { pictures: &pictures(), labels: &labels, mixed: None };
+    let (mut dropout, settings) = (dropout_generator(1, 0), StepSettings::default());
+    let error = training_step(&network, &mut adam, batch, &settings, &mut dropout).expect_err("no class 3");
     let NetworkError::Engine(cause) = error else { panic!("{error}") };
     assert!(cause.to_string().contains("label 3 of row 1"), "{cause}");
     assert_eq!(adam.steps(), 0);
@@ -236,13 +246,15 @@ fn eight_random_pictures_are_learnt_by_heart() {
         let mut adam = adam(&network);
         let pictures = Tensor::from_vec(noise(8 * 3 * 9 * 7), (8, 3, 9, 7), &Device::Cpu).expect("pictures");
         let labels = Tensor::new(&[0_u32, 1, 2, 0, 1, 2, 0, 1], &Device::Cpu).expect("labels");
+        let batch = TrainingBatch { pictures: &pictures, labels: &labels, mixed: None };
+        let settings = StepSettings { learning_rate: 1e-2, ..StepSettings::default() };
         let mut last = None;
         for _ in 0..300 {
             let mut dropout = dropout_generator(1, adam.steps());
-            let outcome = training_step(&network, &mut adam, &pictures, &labels, 1e-2, &mut dropout).expect("a step");
+            let outcome = training_step(&network, &mut adam, batch, &settings, &mut dropout).expect("a step");
             last = Some(outcome);
         }
-        let StepOutcome { loss, correct } = last.expect("three hundred steps");
+        let StepOutcome { loss, correct, .. } = last.expect("three hundred steps");
         assert!(loss < 0.01 && correct == 8, "loss {loss}, {correct} of 8");
     }
 }
@@ -260,10 +272,59 @@ fn a_loss_that_is_no_number_leaves_the_variables_alone() {
     let network = Network::from_tensors(&tiny(), tensors, &Device::Cpu).expect("the same names");
     let mut adam = adam(&network);
     let before = all_values(&network);
-    let mut dropout = dropout_generator(1, 0);
-    let error = training_step(&network, &mut adam, &pictures(), &labels(), 1e-3, &mut dropout).expect_err("no loss");
+    let error = step_with(&network, &mut adam, &StepSettings::default()).expect_err("no loss");
     assert!(matches!(error, NetworkError::Diverged { step: 1, .. }), "{error}");
     assert_eq!(before, all_values(&network));
+}
+
+#[test]
+fn a_clip_that_nothing_reaches_changes_no_bit() {
+    for architecture in [tiny(), rich()] {
+        let [plain, clipped] = [None, Some(1e9)].map(|clip_norm| {
+            let network = network(&architecture);
+            let mut adam = adam(&network);
+            let settings = StepSettings { clip_norm, ..StepSettings::default() };
+            let losses: Vec<_> =
+                (0..3).map(|_| step_with(&network, &mut adam, &settings).expect("a step").loss).collect();
+            (losses, all_values(&network))
+        });
+        assert_eq!(plain, clipped);
+    }
+}
+
+#[test]
+fn a_norm_that_is_no_number_leaves_the_variables_alone() {
+    // Tiny features times huge weights are a finite loss; what flows back is huge, and its sum over the batch infinite.
+    let mut tensors = network(&tiny()).tensors();
+    let filled = |value: f32, shape: &[usize]| Tensor::full(value, shape, &Device::Cpu).expect("a value");
+    tensors.insert("fc1.weight".to_owned(), filled(0.0, &[7, 10]));
+    tensors.insert("fc1.bias".to_owned(), filled(1e-30, &[7]));
+    let rows = [3e38, -3e38, 0.0].map(|value| filled(value, &[1, 7]));
+    tensors.insert("predictions.weight".to_owned(), Tensor::cat(&rows, 0).expect("three rows"));
+    let network = Network::from_tensors(&tiny(), tensors, &Device::Cpu).expect("the same names");
+    let labels = Tensor::new(&[1_u32; 4], &Device::Cpu).expect("labels");
+    let batch = TrainingBatch { pictures: &pictures(), labels: &labels, mixed: None };
+    let (mut adam, before) = (adam(&network), all_values(&network));
+    let settings = StepSettings { clip_norm: Some(1.0), ..StepSettings::default() };
+    let outcome = training_step(&network, &mut adam, batch, &settings, &mut dropout_generator(1, 0));
+    let error = outcome.expect_err("the gradient of a bias is not finite").to_string();
+    assert!(error.contains("the norm of the gradients of step 1"), "{error}");
+    assert_eq!((adam.steps(), before), (0, all_values(&network)));
+}
+
+#[test]
+fn labels_and_weights_that_are_not_of_the_classes_are_errors() {
+    let network = network(&tiny());
+    let mut adam = adam(&network);
+    let objective = Objective { class_weights: Some(vec![1.0; 4]), ..Objective::default() };
+    let error = step_with(&network, &mut adam, &StepSettings { objective, ..StepSettings::default() });
+    let NetworkError::Engine(cause) = error.expect_err("four for three") else { panic!("another error") };
+    assert!(cause.to_string().contains("4 weights of classes for 3 classes"), "{cause}");
+    let mixed = MixedLabels { labels: vec![0, 1, 3, 0], share: 0.5 };
+    let batch = TrainingBatch { pictures: &pictures(), labels: &labels(), mixed: Some(&mixed) };
+    let (mut dropout, settings) = (dropout_generator(1, 0), StepSettings::default());
+    let error = training_step(&network, &mut adam, batch, &settings, &mut dropout).expect_err("no class 3");
+    assert!(error.to_string().contains("label 3") || format!("{error:?}").contains("label 3"), "{error:?}");
 }
 
 #[test]

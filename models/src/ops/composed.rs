@@ -45,6 +45,10 @@ pub(super) fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Result<Tensor> 
     candle_nn::loss::cross_entropy(logits, labels)
 }
 
+pub(super) fn cross_entropy_with_targets(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
+    candle_nn::ops::log_softmax(logits, D::Minus1)?.mul(targets)?.sum_all()?.neg()
+}
+
 pub(super) fn batch_norm(
     input: &Tensor,
     scale: &Tensor,

@@ -17,11 +17,36 @@ pub fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
     if !logits.device().is_cpu() {
         return composed::cross_entropy(logits, labels);
     }
-    logits.contiguous()?.apply_op1(CrossEntropy { labels: checked, gradient: OnceLock::new() })
+    logits.contiguous()?.apply_op1(CrossEntropy::new(Target::Labels(checked)))
+}
+
+/// The sum of `-target · ln(softmax(logits))`: cross-entropy with a target for every class, such as a smoothed label.
+///
+/// # Shapes
+/// - Logits f32 `[n, classes]`, as many targets, none of them negative
+/// - Output: a scalar, in nats
+///
+/// # Errors
+/// Where the shapes do not fit together.
+pub fn cross_entropy_with_targets(logits: &Tensor, targets: Vec<f32>) -> Result<Tensor> {
+    check_targets(logits, &targets)?;
+    if !logits.device().is_cpu() {
+        let targets = Tensor::from_vec(targets, logits.shape(), logits.device())?;
+        return composed::cross_entropy_with_targets(logits, &targets);
+    }
+    logits.contiguous()?.apply_op1(CrossEntropy::new(Target::Distribution(targets)))
+}
+
+fn check_targets(logits: &Tensor, targets: &[f32]) -> Result<()> {
+    let (batch, classes) = logits.dims2()?;
+    if targets.len() != batch * classes {
+        bail!("cross_entropy: expected a target for each of {batch}×{classes} logits, found {}", targets.len());
+    }
+    Ok(())
 }
 
 /// The labels as numbers, each of which is a class.
-fn checked_labels(logits: &Tensor, labels: &Tensor) -> Result<Vec<u32>> {
+pub(crate) fn checked_labels(logits: &Tensor, labels: &Tensor) -> Result<Vec<u32>> {
     let (batch, classes) = logits.dims2()?;
     if labels.dims() != [batch] || labels.dtype() != DType::U32 {
         bail!("cross_entropy: expected u32 labels [{batch}], found {:?} {:?}", labels.dtype(), labels.dims());
@@ -33,10 +58,24 @@ fn checked_labels(logits: &Tensor, labels: &Tensor) -> Result<Vec<u32>> {
     }
 }
 
+/// What the answers should be.
+enum Target {
+    /// The class of each row; the loss is the mean over the rows.
+    Labels(Vec<u32>),
+    /// A target for each logit; the loss is the sum.
+    Distribution(Vec<f32>),
+}
+
 struct CrossEntropy {
-    labels: Vec<u32>,
+    target: Target,
     /// That of the logits, which the forward pass has at hand.
     gradient: OnceLock<Vec<f32>>,
+}
+
+impl CrossEntropy {
+    fn new(target: Target) -> Self {
+        Self { target, gradient: OnceLock::new() }
+    }
 }
 
 impl CustomOp1 for CrossEntropy {
@@ -48,7 +87,12 @@ impl CustomOp1 for CrossEntropy {
         let (_, classes) = layout.shape().dims2()?;
         let logits = floats(logits, layout)?;
         let mut gradient = vec![0.0; logits.len()];
-        let loss = kernels::softmax::cross_entropy(logits, classes, &self.labels, &mut gradient);
+        let loss = match &self.target {
+            Target::Labels(labels) => kernels::softmax::cross_entropy(logits, classes, labels, &mut gradient),
+            Target::Distribution(targets) => {
+                kernels::softmax::cross_entropy_with_targets(logits, classes, targets, &mut gradient)
+            }
+        };
         if self.gradient.set(gradient).is_err() {
             bail!("cross_entropy: one operator was applied twice");
         }
@@ -67,7 +111,17 @@ impl CustomOp1 for CrossEntropy {
 
 /// The loss of logits on the CPU, and their gradient, without a graph.
 pub(crate) fn with_gradient(logits: &Tensor, labels: &Tensor) -> Result<(f32, Tensor)> {
-    let operator = CrossEntropy { labels: checked_labels(logits, labels)?, gradient: OnceLock::new() };
+    without_graph(logits, Target::Labels(checked_labels(logits, labels)?))
+}
+
+/// The same with a target for every class.
+pub(crate) fn with_gradient_of_targets(logits: &Tensor, targets: Vec<f32>) -> Result<(f32, Tensor)> {
+    check_targets(logits, &targets)?;
+    without_graph(logits, Target::Distribution(targets))
+}
+
+fn without_graph(logits: &Tensor, target: Target) -> Result<(f32, Tensor)> {
+    let operator = CrossEntropy::new(target);
     let loss = logits.apply_op1_no_bwd(&operator)?.to_scalar()?;
     let gradient = operator.gradient.into_inner().unwrap_or_default();
     Ok((loss, Tensor::from_vec(gradient, logits.shape(), logits.device())?))

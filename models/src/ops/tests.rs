@@ -7,8 +7,8 @@ use rand_chacha::{
 };
 
 use super::{
-    Activation, batch_norm, batch_norm_with, composed, conv3x3, cross_entropy, dense, dropout, global_average_pool,
-    max_pool2x2,
+    Activation, batch_norm, batch_norm_with, composed, conv3x3, cross_entropy, cross_entropy_with_targets, dense,
+    dropout, global_average_pool, max_pool2x2,
 };
 
 /// Half the distance of two arguments whose results are subtracted. A power of two: where an operator is
@@ -235,6 +235,19 @@ fn cross_entropy_of_labels() {
     let logits = [(quarters((4, 5), 1) * 3.0).expect("a product")];
     check_gradients(&logits, CURVED, &|t| cross_entropy(&t[0], &labels));
     check_against(&logits, &|t| cross_entropy(&t[0], &labels), &|t| composed::cross_entropy(&t[0], &labels));
+}
+
+#[test]
+fn cross_entropy_of_targets() {
+    let targets = values(&quarters((4, 5), 3)).into_iter().map(f32::abs).collect::<Vec<_>>();
+    let logits = [(quarters((4, 5), 1) * 3.0).expect("a product")];
+    check_gradients(&logits, CURVED, &|t| cross_entropy_with_targets(&t[0], targets.clone()));
+    let as_tensor = Tensor::new(targets.as_slice(), &Device::Cpu).and_then(|t| t.reshape((4, 5))).expect("targets");
+    check_against(&logits, &|t| cross_entropy_with_targets(&t[0], targets.clone()), &|t| {
+        composed::cross_entropy_with_targets(&t[0], &as_tensor)
+    });
+    let message = cross_entropy_with_targets(&logits[0], vec![0.5; 19]).expect_err("one is missing").to_string();
+    assert!(message.contains("4×5 logits, found 19"), "{message}");
 }
 
 #[test]

@@ -74,6 +74,27 @@ def named(values):
     return {name.replace("__", "."): [float(f"{v:.9g}") for v in value.flatten()] for name, value in values}
 
 
+def regularised():
+    """Three steps with decay, clipping, smoothing, weights of classes, and mixed labels, all at once."""
+    network = Tiny(False)
+    pictures, labels, second = wave((4, 3, 9, 7), 0.3), torch.tensor([0, 2, 1, 2]), torch.tensor([2, 1, 1, 0])
+    decayed = [p for p in network.parameters() if p.dim() > 1]
+    spared = [p for p in network.parameters() if p.dim() == 1]
+    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": spared, "weight_decay": 0.0}]
+    adam = torch.optim.AdamW(groups, lr=1e-2, eps=1e-12)
+    objective = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 0.5]), label_smoothing=0.1)
+    losses, norms = [], []
+    for _ in range(3):
+        adam.zero_grad()
+        logits = network(pictures)
+        loss = 0.7 * objective(logits, labels) + 0.3 * objective(logits, second)
+        loss.backward()
+        losses.append(float(f"{loss.item():.9g}"))
+        norms.append(float(f"{nn.utils.clip_grad_norm_(network.parameters(), 0.5).item():.9g}"))
+        adam.step()
+    return {"losses": losses, "norms": norms, "after_three_steps": named(network.named_parameters())}
+
+
 def case(batch_norm):
     network = Tiny(batch_norm)
     pictures, labels = wave((4, 3, 9, 7), 0.3), torch.tensor([0, 2, 1, 2])
@@ -101,4 +122,5 @@ def case(batch_norm):
     return result
 
 
-print(json.dumps({"torch": torch.__version__.split("+")[0], "plain": case(False), "batch_norm": case(True)}, indent=None))
+cases = {"plain": case(False), "batch_norm": case(True), "regularised": regularised()}
+print(json.dumps({"torch": torch.__version__.split("+")[0], **cases}, indent=None))

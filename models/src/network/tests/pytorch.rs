@@ -9,6 +9,14 @@ const CLOSE: f64 = 2e-5;
 struct Expected {
     plain: Case,
     batch_norm: Case,
+    regularised: Regularised,
+}
+
+#[derive(serde::Deserialize)]
+struct Regularised {
+    losses: Vec<f64>,
+    norms: Vec<f64>,
+    after_three_steps: BTreeMap<String, Vec<f64>>,
 }
 
 #[derive(serde::Deserialize)]
@@ -97,5 +105,30 @@ fn weights_after_three_steps_of_adam() {
     assert_eq!(expected.len(), network.variables().len());
     for (name, variable) in network.variables() {
         assert_near(&variable, &expected[&name], &name);
+    }
+}
+
+#[test]
+fn three_steps_with_decay_clipping_smoothing_weights_and_mixed_labels() {
+    let Regularised { losses, norms, after_three_steps } = expected().regularised;
+    assert!(norms.iter().all(|&norm| norm > 0.5), "every step is clipped: {norms:?}");
+    let mixed = MixedLabels { labels: vec![2, 1, 1, 0], share: 0.3 };
+    let (pictures, labels) = (pictures(), labels());
+    let batch = TrainingBatch { pictures: &pictures, labels: &labels, mixed: Some(&mixed) };
+    let objective = Objective { label_smoothing: 0.1, class_weights: Some(vec![1.0, 2.0, 0.5]) };
+    let settings = StepSettings { learning_rate: 1e-2, objective, clip_norm: Some(0.5) };
+    for step in [training_step, crate::training::training_step_by_graph] {
+        let network = network_of_waves(&tiny());
+        let constants = AdamSettings { epsilon: 1e-12, weight_decay: 0.1, ..AdamSettings::default() };
+        let mut adam = Adam::new(network.variables(), constants).expect("room for two means");
+        for (&loss, &norm) in losses.iter().zip(&norms) {
+            let outcome = step(&network, &mut adam, batch, &settings, &mut dropout_generator(1, 0)).expect("a step");
+            assert!((f64::from(outcome.loss) - loss).abs() < CLOSE, "loss {}, expected {loss}", outcome.loss);
+            let found = f64::from(outcome.gradient_norm.expect("clipping measures it"));
+            assert!((found - norm).abs() < CLOSE * norm, "norm {found}, expected {norm}");
+        }
+        for (name, variable) in network.variables() {
+            assert_near(&variable, &after_three_steps[&name], &name);
+        }
     }
 }

@@ -9,7 +9,8 @@ use rand_chacha::{
 
 use super::super::{Activation, conv3x3_with_precision, max_pool2x2};
 use crate::{
-    Adam, AdamSettings, Architecture, Head, Network, Precision, StepOutcome, dropout_generator, training_step,
+    Adam, AdamSettings, Architecture, Head, Network, Precision, StepOutcome, StepSettings, TrainingBatch,
+    dropout_generator, training_step,
 };
 
 /// Root mean square of the difference over that of the expected values: sums of f32 products in another order, and by
@@ -221,7 +222,8 @@ fn train(architecture: &Architecture, device: &Device, precision: Precision, ste
     (0..steps)
         .map(|step| {
             let mut dropout = dropout_generator(5, step);
-            training_step(&network, &mut adam, &pictures, &labels, 1e-3, &mut dropout).expect("a step")
+            let batch = TrainingBatch { pictures: &pictures, labels: &labels, mixed: None };
+            training_step(&network, &mut adam, batch, &StepSettings::default(), &mut dropout).expect("a step")
         })
         .collect()
 }
