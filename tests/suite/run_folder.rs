@@ -65,7 +65,7 @@ struct Outcome {
     /// Weights and the optimizer's moments, as bits.
     last: BTreeMap<String, Vec<u32>>,
     steps: u64,
-    /// The rows without the two columns that are times.
+    /// The rows without their times.
     metrics: Vec<String>,
 }
 
@@ -77,7 +77,14 @@ fn outcome(path: &Path) -> Result<Outcome> {
         Ok((name, values.into_iter().map(f32::to_bits).collect()))
     });
     let metrics = String::from_utf8(run.read(RunFolder::METRICS)?)?;
-    let without_times = |row: &str| row.splitn(7, ',').take(6).collect::<Vec<_>>().join(",");
+    let is_time = |column: usize| [6, 7].contains(&column);
+    let without_times = |row: &str| -> String {
+        row.split(',')
+            .enumerate()
+            .filter(|&(column, _)| !is_time(column))
+            .map(|(_, field)| format!("{field},"))
+            .collect()
+    };
     Ok(Outcome {
         best: run.read(RunFolder::BEST)?,
         last: tensors.collect::<Result<_>>()?,

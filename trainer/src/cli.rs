@@ -8,7 +8,7 @@ use clap::{
 };
 use models::{Family, Precision, Preset};
 use serde::{Serialize, de::DeserializeOwned};
-use trainer::{ByteSize, DeviceChoice, HeadKind, ImageSize, MOST_THREADS};
+use trainer::{ByteSize, ClassWeights, DeviceChoice, HeadKind, ImageSize, MOST_THREADS, ScheduleKind};
 
 /// Fits a VGG network to a folder of labelled pictures.
 ///
@@ -63,7 +63,7 @@ pub(crate) struct FitArgs {
     #[arg(long, value_name = "DIR", env = "DEMITASSE_RUN")]
     pub(crate) run: Option<PathBuf>,
 
-    /// Go on with the run in --run. Its settings stay; only --epochs, --device, --precision, --threads and
+    /// Go on with the run in --run. Its settings stay; only --epochs (not where the schedule is spread over them), --patience, --device, --precision, --threads and
     /// --memory-budget may change.
     #[arg(long, requires = "run")]
     pub(crate) resume: bool,
@@ -156,9 +156,21 @@ pub(crate) struct TrainingFlags {
     #[arg(long, value_name = "NUMBER", env = "DEMITASSE_EPOCHS")]
     pub(crate) epochs: Option<u32>,
 
-    /// Adam's step size at the start [default: 0.0001].
+    /// Adam's step size at the start, of one-cycle the highest [default: 0.0001].
     #[arg(long, value_name = "RATE", env = "DEMITASSE_LEARNING_RATE")]
     pub(crate) learning_rate: Option<f64>,
+
+    /// How the step size changes: see --decay-steps for exponential, --reduce-every for step, --reduce-patience for
+    /// plateau; cosine and one-cycle are spread over all epochs [default: exponential].
+    #[arg(
+        long, env = "DEMITASSE_SCHEDULE",
+        value_parser = named::<ScheduleKind>(&["exponential", "cosine", "step", "one-cycle", "plateau", "constant"])
+    )]
+    pub(crate) schedule: Option<ScheduleKind>,
+
+    /// Steps over which the step size rises evenly to the schedule's first; the schedule follows them [default: 0].
+    #[arg(long, value_name = "STEPS", env = "DEMITASSE_WARMUP_STEPS")]
+    pub(crate) warmup_steps: Option<u64>,
 
     /// Steps after which the step size has been multiplied by --decay-rate once [default: 30].
     #[arg(long, value_name = "STEPS", env = "DEMITASSE_DECAY_STEPS")]
@@ -179,6 +191,46 @@ pub(crate) struct TrainingFlags {
     #[arg(long)]
     #[serde(skip)]
     pub(crate) no_staircase: bool,
+
+    /// What the schedules step and plateau multiply the step size by [default: 0.1].
+    #[arg(long, value_name = "FACTOR", env = "DEMITASSE_REDUCE_FACTOR")]
+    pub(crate) reduce_factor: Option<f64>,
+
+    /// Epochs between two reductions by the schedule step [default: 10].
+    #[arg(long, value_name = "EPOCHS", env = "DEMITASSE_REDUCE_EVERY")]
+    pub(crate) reduce_every: Option<u32>,
+
+    /// Epochs without a lower validation loss (without validation, training loss) that the schedule plateau lets pass
+    /// before it reduces the step size [default: 3].
+    #[arg(long, value_name = "EPOCHS", env = "DEMITASSE_REDUCE_PATIENCE")]
+    pub(crate) reduce_patience: Option<u32>,
+
+    /// Step size that the schedule cosine ends at, and plateau never goes below [default: 0].
+    #[arg(long, value_name = "RATE", env = "DEMITASSE_MINIMUM_RATE")]
+    pub(crate) minimum_rate: Option<f64>,
+
+    /// Stop after so many epochs without better weights (more right answers on the validation side, or as many and a
+    /// lower loss) [default: never].
+    #[arg(long, value_name = "EPOCHS", env = "DEMITASSE_PATIENCE")]
+    pub(crate) patience: Option<u32>,
+
+    /// Shorten gradients whose norm over all layers is longer [default: never]. All gradients are kept until their norm
+    /// is known: as much memory as the weights take.
+    #[arg(long, value_name = "NORM", env = "DEMITASSE_CLIP_NORM")]
+    pub(crate) clip_norm: Option<f64>,
+
+    /// Decoupled decay of weights, as AdamW has it; biases and batch normalisation are spared [default: 0].
+    #[arg(long, value_name = "RATE", env = "DEMITASSE_WEIGHT_DECAY")]
+    pub(crate) weight_decay: Option<f64>,
+
+    /// Share of each label that is spread evenly over all classes [default: 0].
+    #[arg(long, value_name = "SHARE", env = "DEMITASSE_LABEL_SMOOTHING")]
+    pub(crate) label_smoothing: Option<f64>,
+
+    /// How much an error on each class weighs: none, balanced (the rarer a class, the more), or a list such as
+    /// cat=2,dog=0.5, where other classes weigh 1 [default: none].
+    #[arg(long, value_name = "WEIGHTS", env = "DEMITASSE_CLASS_WEIGHTS")]
+    pub(crate) class_weights: Option<ClassWeights>,
 }
 
 /// The machine.
@@ -443,7 +495,13 @@ mod tests {
     fn every_setting_has_a_flag_of_its_name_and_an_environment_variable() {
         let command = Cli::command();
         let fit = command.find_subcommand("fit").expect("it is there");
-        let config = Config { scale: Some(1.0), precision: Some(Precision::F32), ..Config::default() };
+        let config = Config {
+            scale: Some(1.0),
+            precision: Some(Precision::F32),
+            patience: Some(1),
+            clip_norm: Some(1.0),
+            ..Config::default()
+        };
         let config: toml::Table = config.to_toml().parse().expect("TOML");
         for key in config.keys() {
             let flag = key.replace('_', "-");

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use models::{Architecture, ArchitectureError, Family, Head, Precision, Preprocess, Preset};
 use serde::{Deserialize, Serialize};
 
-use crate::{ByteSize, DeviceChoice, ExponentialDecay, ImageSize};
+use crate::{ByteSize, ClassWeights, DeviceChoice, ImageSize, Schedule, ScheduleKind};
 
 /// Every setting of a training run. The default is the well-known tutorial's: VGG-16 on 224×224 pictures,
 /// batches of 32, 20 epochs, Adam at 1e-4 with exponential decay.
@@ -36,14 +36,38 @@ pub struct Config {
     pub batch_size: usize,
     /// Passes over the training pictures; 0 writes the initial weights as a run.
     pub epochs: u32,
-    /// Adam's step size at the start; above 0.
+    /// Adam's step size at the start, of one cycle the highest; above 0.
     pub learning_rate: f64,
+    /// How the step size changes.
+    pub schedule: ScheduleKind,
+    /// Steps over which the step size rises to the schedule's first, before it.
+    pub warmup_steps: u64,
     /// Steps after which the step size has been multiplied by `decay_rate` once; at least 1.
     pub decay_steps: u64,
     /// The factor of the decay, above 0; 1 keeps the step size constant.
     pub decay_rate: f64,
     /// Whether the step size falls at every multiple of `decay_steps` only.
     pub staircase: bool,
+    /// What the step size is multiplied by at a step or a plateau, above 0 and at most 1.
+    pub reduce_factor: f64,
+    /// Epochs between two steps of the schedule of steps; at least 1.
+    pub reduce_every: u32,
+    /// Epochs without a lower loss that a plateau may last before the step size falls.
+    pub reduce_patience: u32,
+    /// The step size that cosine ends at and plateaus stop at; at least 0.
+    pub minimum_rate: f64,
+    /// Epochs without better weights after which training stops; at least 1. None for never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patience: Option<u32>,
+    /// The most that the norm of all gradients together may be, above 0; longer ones are shortened. None for any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip_norm: Option<f64>,
+    /// Decoupled decay of the weights of convolutions and dense layers (AdamW); at least 0.
+    pub weight_decay: f64,
+    /// The share of each label that is spread over all classes, in `[0, 1)`.
+    pub label_smoothing: f64,
+    /// How much an error on each class weighs.
+    pub class_weights: ClassWeights,
     /// The share of pictures set apart for validation, in `[0, 1)`.
     pub validation_split: f64,
     /// Seed of the split, the initial weights, the order of the pictures, and dropout.
@@ -73,9 +97,20 @@ impl Default for Config {
             batch_size: 32,
             epochs: 20,
             learning_rate: 1e-4,
+            schedule: ScheduleKind::Exponential,
+            warmup_steps: 0,
             decay_steps: 30,
             decay_rate: 0.92,
             staircase: true,
+            reduce_factor: 0.1,
+            reduce_every: 10,
+            reduce_patience: 3,
+            minimum_rate: 0.0,
+            patience: None,
+            clip_norm: None,
+            weight_decay: 0.0,
+            label_smoothing: 0.0,
+            class_weights: ClassWeights::Equal,
             validation_split: 0.2,
             seed: 123,
             memory_budget: ByteSize::gibibytes(1),
@@ -165,17 +200,19 @@ impl Config {
 
     /// The settings that change what comes out and differ from another run's: key, own value, other value.
     ///
-    /// `epochs` is not among them, because the schedule does not depend on it and a run may go on for longer; nor
-    /// are `device`, `precision`, `threads` and `memory_budget`, which belong to the machine.
+    /// `epochs` and `patience` are not among them, because they say how long a run goes on and not what it computes,
+    /// unless the schedule is spread over all epochs; nor are `device`, `precision`, `threads` and `memory_budget`,
+    /// which belong to the machine.
     pub fn differences(&self, other: &Self) -> Vec<Difference> {
-        const FREE: [&str; 5] = ["epochs", "device", "precision", "threads", "memory_budget"];
+        const FREE: [&str; 5] = ["patience", "device", "precision", "threads", "memory_budget"];
+        let is_free = |key: &str| FREE.contains(&key) || key == "epochs" && !self.schedule.depends_on_length();
         let (own, other) = (self.table(), other.table());
         let shown = |value: Option<&toml::Value>| value.map_or_else(|| "not set".to_owned(), toml::Value::to_string);
         let mut keys: Vec<_> = own.keys().chain(other.keys()).collect();
         keys.sort_unstable();
         keys.dedup();
         keys.into_iter()
-            .filter(|key| !FREE.contains(&key.as_str()) && own.get(*key) != other.get(*key))
+            .filter(|key| !is_free(key) && own.get(*key) != other.get(*key))
             .map(|key| Difference { key: key.clone(), own: shown(own.get(key)), other: shown(other.get(key)) })
             .collect()
     }
@@ -199,6 +236,28 @@ impl Config {
             ("learning_rate", self.learning_rate, positive(self.learning_rate), "above 0"),
             ("decay_steps", self.decay_steps as f64, self.decay_steps > 0, "at least 1"),
             ("decay_rate", self.decay_rate, positive(self.decay_rate), "above 0"),
+            (
+                "reduce_factor",
+                self.reduce_factor,
+                (f64::MIN_POSITIVE..=1.0).contains(&self.reduce_factor),
+                "above 0 and at most 1",
+            ),
+            ("reduce_every", f64::from(self.reduce_every), self.reduce_every > 0, "at least 1"),
+            (
+                "minimum_rate",
+                self.minimum_rate,
+                (0.0..=self.learning_rate).contains(&self.minimum_rate),
+                "at least 0 and at most learning_rate",
+            ),
+            ("patience", 0.0, self.patience != Some(0), "at least 1"),
+            ("clip_norm", self.clip_norm.unwrap_or(1.0), self.clip_norm.is_none_or(positive), "above 0"),
+            (
+                "weight_decay",
+                self.weight_decay,
+                self.weight_decay.is_finite() && self.weight_decay >= 0.0,
+                "at least 0",
+            ),
+            ("label_smoothing", self.label_smoothing, below_one(self.label_smoothing), "at least 0 and below 1"),
             ("threads", self.threads as f64, self.threads <= MOST_THREADS, "at most 1024"),
             ("validation_split", self.validation_split, below_one(self.validation_split), "at least 0 and below 1"),
         ];
@@ -243,13 +302,22 @@ impl Config {
         }
     }
 
-    /// The learning rate over the steps.
-    pub fn schedule(&self) -> ExponentialDecay {
-        ExponentialDecay {
+    /// The learning rate over the steps, for so many training pictures.
+    pub fn schedule(&self, pictures: usize) -> Schedule {
+        let epoch_steps = pictures.div_ceil(self.batch_size).max(1) as u64;
+        Schedule {
+            kind: self.schedule,
             initial: self.learning_rate,
-            steps: self.decay_steps,
-            rate: self.decay_rate,
+            warmup_steps: self.warmup_steps,
+            epoch_steps,
+            total_steps: epoch_steps * u64::from(self.epochs),
+            decay_steps: self.decay_steps,
+            decay_rate: self.decay_rate,
             staircase: self.staircase,
+            reduce_factor: self.reduce_factor,
+            reduce_every: self.reduce_every,
+            reduce_patience: self.reduce_patience,
+            minimum: self.minimum_rate,
         }
     }
 }
@@ -304,7 +372,13 @@ mod tests {
 
     #[test]
     fn settings_survive_their_file() {
-        let config = Config { scale: Some(0.1), device: "cuda:1".parse().expect("a device"), ..Config::default() };
+        let config = Config {
+            scale: Some(0.1),
+            class_weights: ClassWeights::Balanced,
+            patience: Some(2),
+            device: "cuda:1".parse().expect("a device"),
+            ..Config::default()
+        };
         assert_eq!(from_text(&config.to_toml()).expect("its own file"), config);
     }
 
@@ -332,6 +406,13 @@ mod tests {
             (Config { width: f64::NAN, ..Config::default() }, "width is NaN"),
             (Config { threads: 100_000, ..Config::default() }, "threads is 100000"),
             (Config { dropout: 1.5, ..Config::default() }, "dropout is 1.5"),
+            (Config { reduce_factor: 1.5, ..Config::default() }, "reduce_factor is 1.5"),
+            (Config { reduce_every: 0, ..Config::default() }, "reduce_every is 0"),
+            (Config { minimum_rate: 1.0, ..Config::default() }, "minimum_rate is 1"),
+            (Config { patience: Some(0), ..Config::default() }, "patience is 0"),
+            (Config { clip_norm: Some(-1.0), ..Config::default() }, "clip_norm is -1"),
+            (Config { weight_decay: -0.1, ..Config::default() }, "weight_decay is -0.1"),
+            (Config { label_smoothing: 1.0, ..Config::default() }, "label_smoothing is 1"),
         ];
         for (config, expected) in cases {
             let text = config.validate().expect_err(expected).to_string();
@@ -342,8 +423,14 @@ mod tests {
     #[test]
     fn only_what_changes_the_result_is_a_difference() {
         let run = Config::default();
-        let longer = Config { epochs: 40, threads: 7, precision: Some(Precision::F32), ..run.clone() };
+        let longer =
+            Config { epochs: 40, patience: Some(3), threads: 7, precision: Some(Precision::F32), ..run.clone() };
         assert_eq!(longer.differences(&run), []);
+        // A cosine of another length has other steps from the first.
+        for schedule in [ScheduleKind::Cosine, ScheduleKind::OneCycle] {
+            let [short, long] = [20, 40].map(|epochs| Config { schedule, epochs, ..run.clone() });
+            assert_eq!(long.differences(&short)[0].key, "epochs");
+        }
         let other = Config { seed: 5, scale: Some(1.0), ..run.clone() };
         let keys: Vec<_> = other.differences(&run).into_iter().map(|difference| difference.key).collect();
         assert_eq!(keys, ["scale", "seed"]);

@@ -13,7 +13,7 @@ use models::{NetworkError, RunFolderError, draw::DrawError};
 pub use session::FitRequest;
 pub use state::StateError;
 
-use crate::{ConfigError, DataError, DeviceError, Difference, Interrupt, Observer, Report};
+use crate::{ClassWeightsError, ConfigError, DataError, DeviceError, Difference, Interrupt, Observer, Report};
 use session::Session;
 
 /// Fits a network to the pictures, and writes the run folder.
@@ -75,6 +75,20 @@ pub enum FitError {
         path: PathBuf,
         /// Where they differ: key, value now, value of the run.
         differences: Vec<Difference>,
+    },
+    /// Weights of classes that the pictures do not have.
+    #[error(transparent)]
+    ClassWeights(#[from] ClassWeightsError),
+    /// A schedule that is spread over the run, in a run that is over before its warm-up is.
+    #[error(
+        "a warm-up of {warmup_steps} steps leaves none of the run's {total_steps} to the schedule; \
+         set fewer --warmup-steps, or more --epochs"
+    )]
+    WarmupTooLong {
+        /// The setting.
+        warmup_steps: u64,
+        /// Steps of the run.
+        total_steps: u64,
     },
     /// A run was to end before the point at which it stands.
     #[error(

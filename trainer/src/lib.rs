@@ -28,6 +28,7 @@
 //! ```
 
 pub mod charts;
+mod class_weights;
 mod config;
 pub mod data;
 mod device;
@@ -45,6 +46,7 @@ pub mod sample_data;
 mod schedule;
 mod values;
 
+pub use class_weights::{ClassWeights, ClassWeightsError};
 pub use config::{Config, ConfigError, Difference, HeadKind, MOST_THREADS};
 pub use data::DataError;
 pub use device::{ChosenDevice, DeviceError};
@@ -56,5 +58,5 @@ pub use metrics::EpochMetrics;
 pub use observer::{EpochStart, Observer, StepProgress};
 pub use preview::{PreviewError, preview};
 pub use report::{BestWeights, Report, Status};
-pub use schedule::ExponentialDecay;
+pub use schedule::{Schedule, ScheduleKind};
 pub use values::{ByteSize, DeviceChoice, ImageSize, ParseValueError};

@@ -159,6 +159,7 @@ mod tests {
             validation_accuracy: Some(1.0),
             seconds: 12.34,
             pictures_per_second: 56.78,
+            gradient_norm: None,
         }
     }
 

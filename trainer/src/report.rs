@@ -34,6 +34,8 @@ pub struct Report {
     pub data: Sha256,
     /// Complete epochs.
     pub epochs: u32,
+    /// Whether training ended before all epochs were done because it had lost its patience.
+    pub stopped_early: bool,
     /// Seconds that the complete epochs took together.
     pub seconds: f64,
     /// The last complete epoch.

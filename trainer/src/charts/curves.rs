@@ -200,6 +200,7 @@ mod tests {
             validation_accuracy: validation.map(|pair| pair.0),
             seconds: 1.0,
             pictures_per_second: 10.0,
+            gradient_norm: None,
         }
     }
 

@@ -88,7 +88,8 @@ fn stop_on_signals() -> anyhow::Result<Interrupt> {
 
 fn describe(report: &Report) -> String {
     let mut lines = vec![format!("run\t{}", report.run.display())];
-    lines.push(format!("epochs\t{} in {:.1} s", report.epochs, report.seconds));
+    let early = if report.stopped_early { ", stopped early" } else { "" };
+    lines.push(format!("epochs\t{} in {:.1} s{early}", report.epochs, report.seconds));
     if let Some(best) = &report.best {
         lines.push(format!("best epoch\t{}", best.epoch));
         if let Some(validation) = &best.validation {

@@ -5,8 +5,8 @@ use std::{
 };
 
 use models::{
-    Adam, AdamSettings, Architecture, Checkpoint, Metric, ModelCard, Network, NetworkError, Provenance, RunFolder,
-    RunFolderError, Sha256, Side, Split, dropout_generator, training_step,
+    Adam, AdamSettings, Architecture, Checkpoint, Metric, ModelCard, Network, NetworkError, Objective, Provenance,
+    RunFolder, RunFolderError, Sha256, Side, Split, StepSettings, TrainingBatch, dropout_generator, training_step,
 };
 
 use super::{
@@ -14,7 +14,7 @@ use super::{
     state::{Best, TrainingState},
 };
 use crate::{
-    BestWeights, Config, DataError, EpochMetrics, Evaluation, Interrupt, Observer, Report, Status,
+    BestWeights, Config, DataError, EpochMetrics, Evaluation, Interrupt, Observer, Report, Schedule, Status,
     data::{self, Batch, Batches, Pictures, epoch_order},
     device::ChosenDevice,
     evaluation::{Tally, tensors},
@@ -54,6 +54,9 @@ pub(super) struct Session {
     pictures: Arc<Pictures>,
     network: Network,
     adam: Adam,
+    schedule: Schedule,
+    /// All of a step that does not change from one to the next.
+    settings: StepSettings,
     state: TrainingState,
 }
 
@@ -77,7 +80,7 @@ impl Session {
         let architecture = request.config.architecture(split.labels.len())?;
         let (config, device) = settle(&request.config, observer)?;
         let network = Network::new(&architecture, u64::from(config.seed), &device.device)?;
-        let adam = Adam::new(network.variables(), AdamSettings::default()).map_err(NetworkError::Engine)?;
+        let adam = adam(&network, &config)?;
         let state = TrainingState::new(split.digest());
         let run = RunFolder::create(&request.run)?;
         artifacts::describe(&run, &architecture)?;
@@ -107,7 +110,7 @@ impl Session {
             None => {
                 observer.notice("the run was stopped before it saved any weights; it begins again");
                 let network = Network::new(&architecture, u64::from(config.seed), &device.device)?;
-                let adam = Adam::new(network.variables(), AdamSettings::default()).map_err(NetworkError::Engine)?;
+                let adam = adam(&network, &config)?;
                 (network, adam, TrainingState::new(split.digest()))
             }
         };
@@ -159,7 +162,22 @@ impl Session {
         let files = split.files.iter().map(|file| (root.join(&file.path), file.label)).collect();
         let pictures = Arc::new(Pictures::new(files, config.preprocess(), config.memory_budget));
         let (data, architecture) = (split.digest(), network.architecture().clone());
-        Ok(Self { config, run, split, data, architecture, device, pool, pictures, network, adam, state })
+        let (schedule, settings) = (schedule(&config, &split)?, step_settings(&config, &split)?);
+        Ok(Self {
+            config,
+            run,
+            split,
+            data,
+            architecture,
+            device,
+            pool,
+            pictures,
+            network,
+            adam,
+            schedule,
+            settings,
+            state,
+        })
     }
 
     /// Trains until all epochs are done, or until asked to stop.
@@ -188,11 +206,21 @@ impl Session {
             self.save(validation, None)?;
         }
         while self.state.epochs < self.config.epochs {
+            if let Some(patience) = self.lost_patience() {
+                observer.notice(&format!("no better weights for {patience} epochs; training stops early"));
+                break;
+            }
             if let Passage::Interrupted = self.epoch(observer, interrupt)? {
                 return Ok(Passage::Interrupted);
             }
         }
         Ok(Passage::Through(()))
+    }
+
+    /// The patience, where it is at its end.
+    fn lost_patience(&self) -> Option<u32> {
+        let best = self.state.best.as_ref()?;
+        self.config.patience.filter(|&patience| self.state.epochs - best.epoch >= patience)
     }
 
     /// Reads every picture once, so that a bad one is known now and not hours from now, and those that fit the
@@ -251,20 +279,22 @@ impl Session {
     }
 
     fn step(&mut self, batch: Batch) -> Result<(), FitError> {
-        let learning_rate = self.config.schedule().at(self.adam.steps());
+        self.settings.learning_rate = self.schedule.at(self.adam.steps(), &self.state.rows);
         let (pictures, labels) = tensors(&self.network, batch, &self.device.device)?;
         let count = labels.elem_count();
         let mut dropout = dropout_generator(u64::from(self.config.seed), self.adam.steps());
-        let outcome = training_step(&self.network, &mut self.adam, &pictures, &labels, learning_rate, &mut dropout);
+        let batch = TrainingBatch { pictures: &pictures, labels: &labels, mixed: None };
+        let outcome = training_step(&self.network, &mut self.adam, batch, &self.settings, &mut dropout);
         let outcome = outcome.map_err(|error| match error {
-            NetworkError::Diverged { .. } => self.diverged("the loss"),
+            NetworkError::Diverged { what, .. } => self.diverged(what),
             error => error.into(),
         })?;
         let running = &mut self.state.running;
         running.loss_sum += f64::from(outcome.loss) * count as f64;
         running.correct += outcome.correct;
         running.pictures += count;
-        running.learning_rate = learning_rate;
+        running.learning_rate = self.settings.learning_rate;
+        running.norm_sum = outcome.gradient_norm.map(|norm| running.norm_sum.unwrap_or(0.0) + f64::from(norm));
         self.state.batches += 1;
         Ok(())
     }
@@ -292,7 +322,7 @@ impl Session {
     /// Ends an epoch: its row, the weights, the files. Tells whether its weights are the best so far.
     fn close_epoch(&mut self, validation: Option<Tally>, validation_seconds: f64) -> Result<bool, FitError> {
         let running = std::mem::take(&mut self.state.running);
-        self.state.batches = 0;
+        let batches = std::mem::take(&mut self.state.batches);
         self.state.epochs += 1;
         self.state.rows.push(EpochMetrics {
             epoch: self.state.epochs,
@@ -303,6 +333,7 @@ impl Session {
             validation_accuracy: validation.as_ref().map(Tally::accuracy),
             seconds: running.seconds + validation_seconds,
             pictures_per_second: running.pictures as f64 / running.seconds,
+            gradient_norm: running.norm_sum.map(|sum| sum / batches as f64),
         });
         let best = self.save(validation, Some(running.loss()))?;
         artifacts::metrics(&self.run, &self.state.rows)?;
@@ -353,7 +384,7 @@ impl Session {
             epoch: self.state.rows.len() as u32 + 1,
             step: self.adam.steps() + 1,
             what,
-            learning_rate: self.config.schedule().at(self.adam.steps()),
+            learning_rate: self.schedule.at(self.adam.steps(), &self.state.rows),
             saved_epochs: self.state.rows.len() as u32,
         }
     }
@@ -407,6 +438,7 @@ impl Session {
             validation_pictures: self.split.files.len() - training_pictures,
             data: self.data,
             epochs: self.state.epochs,
+            stopped_early: status == Status::Finished && self.state.epochs < self.config.epochs,
             // A sum of no f64 is -0.
             seconds: self.state.rows.iter().fold(0.0, |seconds, row| seconds + row.seconds),
             last: self.state.rows.last().cloned(),
@@ -419,6 +451,34 @@ impl Session {
         artifacts::conclude(&self.run, &self.state.rows, &report)?;
         Ok(report)
     }
+}
+
+fn adam(network: &Network, config: &Config) -> Result<Adam, FitError> {
+    let settings = AdamSettings { weight_decay: config.weight_decay as f32, ..AdamSettings::default() };
+    Ok(Adam::new(network.variables(), settings).map_err(NetworkError::Engine)?)
+}
+
+/// The step sizes of the run; one that is spread over it must be longer than its warm-up.
+fn schedule(config: &Config, split: &Split) -> Result<Schedule, FitError> {
+    let schedule = config.schedule(split.side(Side::Training).count());
+    let Schedule { kind, warmup_steps, total_steps, .. } = schedule;
+    if kind.depends_on_length() && total_steps > 0 && warmup_steps >= total_steps {
+        return Err(FitError::WarmupTooLong { warmup_steps, total_steps });
+    }
+    Ok(schedule)
+}
+
+fn step_settings(config: &Config, split: &Split) -> Result<StepSettings, FitError> {
+    let mut counts = vec![0; split.labels.len()];
+    for file in split.side(Side::Training) {
+        counts[file.label as usize] += 1;
+    }
+    let class_weights = config.class_weights.resolve(&split.labels, &counts)?;
+    Ok(StepSettings {
+        learning_rate: config.learning_rate,
+        objective: Objective { label_smoothing: config.label_smoothing as f32, class_weights },
+        clip_norm: config.clip_norm.map(|norm| norm as f32),
+    })
 }
 
 /// Replaces what is left to the machine, `auto`, 0 and no precision, by what it is here.

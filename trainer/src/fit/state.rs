@@ -34,6 +34,8 @@ pub(crate) struct Running {
     pub pictures: usize,
     /// The step size of the last step.
     pub learning_rate: f64,
+    /// Sum over the steps of the norm of their gradients; none without clipping.
+    pub norm_sum: Option<f64>,
     /// Time that it took.
     pub seconds: f64,
 }
@@ -152,6 +154,7 @@ mod tests {
             validation_accuracy: None,
             seconds: 0.1 + 0.2,
             pictures_per_second: 1e300 * third,
+            gradient_norm: None,
         };
         let state = TrainingState {
             epochs: 1,
@@ -161,6 +164,7 @@ mod tests {
                 correct: 5,
                 pictures: 9,
                 learning_rate: third,
+                norm_sum: Some(7.0 * third),
                 seconds: third,
             },
             best: Some(best(Some(tally(3, third)), Some(third))),
