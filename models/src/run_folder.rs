@@ -71,6 +71,8 @@ impl RunFolder {
     pub const ARCHITECTURE: &'static str = "architecture.svg";
     /// Some training pictures with their labels.
     pub const PREVIEW: &'static str = "preview.png";
+    /// The folder of TensorBoard's event files, where they were asked for.
+    pub const TENSORBOARD: &'static str = "tensorboard";
     /// The weights of the epoch with the best validation accuracy.
     pub const BEST: &'static str = "best.safetensors";
     /// The weights and the optimizer's state after the last step.

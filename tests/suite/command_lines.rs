@@ -50,6 +50,7 @@ fn help() -> Result<()> {
     let trainer: &[Arguments] = &[
         &["--help"],
         &["fit", "--help"],
+        &["find-rate", "--help"],
         &["evaluate", "--help"],
         &["preview", "--help"],
         &["summary", "--help"],

@@ -18,6 +18,10 @@ use tests::{Finished, program, run, write_class_folders};
 
 const EPOCHS: &str = "12";
 
+/// How far the training loss of the first epochs may be from that of another number of threads: sums in another order
+/// round otherwise, and training makes the difference larger with every step.
+const THREADS_APART: f64 = 1e-3;
+
 /// The longest that a child may take for what takes it a second.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -36,13 +40,30 @@ impl Training {
         self.folder.path().join(name)
     }
 
-    /// A tiny network with all that has a state: batch normalisation, dropout, decay, shuffling.
+    /// A tiny network with all that has a state or draws by chance: batch normalisation, dropout, variations, mixtures,
+    /// plateaus, patience (more than it needs), clipping.
     fn fit(&self, name: &str) -> Result<Command> {
         let mut command = program("trainer")?;
         command.arg("fit").arg(self.path("pictures")).args(["--architecture", "vgg11", "--width", "0.25"]);
         command.args(["--head", "gap", "--batch-norm", "--dropout", "0.2", "--image-size", "32"]);
-        command.args(["--batch-size", "4", "--learning-rate", "0.002", "--decay-steps", "5", "--epochs", EPOCHS]);
+        command.args(["--batch-size", "4", "--learning-rate", "0.002", "--epochs", EPOCHS]);
+        command.args(["--schedule", "plateau", "--reduce-patience", "0", "--warmup-steps", "20", "--patience", EPOCHS]);
+        command.args(["--clip-norm", "1", "--weight-decay", "0.01", "--label-smoothing", "0.1"]);
+        command.args(["--class-weights", "balanced", "--augment", "default,crop,noise,cutout,mixup", "--tensorboard"]);
         command.args(["--threads", "1", "--device", "cpu", "--format", "json", "--run"]).arg(self.path(name));
+        Ok(command)
+    }
+
+    /// The same with other values in the places of some arguments, which are named by the argument in front of them or,
+    /// where they have none, by themselves.
+    fn fit_with(&self, name: &str, changes: &[(&str, &str)]) -> Result<Command> {
+        let mut arguments: Vec<_> = self.fit(name)?.get_args().map(ToOwned::to_owned).collect();
+        for (flag, value) in changes {
+            let place = arguments.iter().position(|argument| argument == flag).with_context(|| (*flag).to_owned())?;
+            arguments[if value.starts_with(flag) { place } else { place + 1 }] = value.into();
+        }
+        let mut command = program("trainer")?;
+        command.args(arguments);
         Ok(command)
     }
 
@@ -132,9 +153,13 @@ fn a_finished_run_has_every_file_and_each_can_be_read() -> Result<()> {
         "report.json",
         "split.json",
         "summary.txt",
+        "tensorboard",
     ];
     assert_eq!(names, expected.map(|name| Some(name.into())));
     for name in expected {
+        if name == RunFolder::TENSORBOARD {
+            continue;
+        }
         let bytes = fs::read(folder.join(name))?;
         match name.rsplit('.').next() {
             Some("png") => {
@@ -205,8 +230,87 @@ fn killed_at_any_instant_it_goes_on_to_the_same_bits() -> Result<()> {
         assert_same(&outcome(&path)?, &expected, &format!("after the kills of seed {seed}"));
         let left: Vec<_> = sight(&path).into_keys().filter(|path| path.ends_with(".best-next.safetensors")).collect();
         assert_eq!(left, Vec::<PathBuf>::new());
+        for side in ["training", "validation"] {
+            let log = path.join(RunFolder::TENSORBOARD).join(side).join("events.out.tfevents.demitasse");
+            assert_eq!(event_steps(&log)?, (0..=12).collect::<Vec<_>>(), "{side}, after the kills of seed {seed}");
+        }
     }
     ensure!(kills >= 9, "only {kills} kills came before the end");
+    Ok(())
+}
+
+/// The steps of one of a run's event files, by TensorBoard's rules: length, checksum, event, checksum.
+fn event_steps(path: &Path) -> Result<Vec<u64>> {
+    let bytes = fs::read(path).with_context(|| path.display().to_string())?;
+    let (mut rest, mut steps) = (&bytes[..], Vec::new());
+    while !rest.is_empty() {
+        let length = u64::from_le_bytes(*rest.first_chunk().context("a length")?) as usize;
+        let event = rest.get(12..12 + length).context("a whole event")?;
+        // Field 1 is a double of 8 bytes, field 2 the step, which is small here and left out where it is 0.
+        steps.push(if event.get(9) == Some(&0x10) { u64::from(event[10]) } else { 0 });
+        rest = rest.get(16 + length..).context("a checksum")?;
+    }
+    Ok(steps)
+}
+
+#[test]
+fn killed_where_its_patience_ends_it_stops_there_all_the_same() -> Result<()> {
+    let training = Training::new()?;
+    // Weights that do not move are never better than they were after the first epoch.
+    let changes = [
+        ("--patience", "3"),
+        ("--learning-rate", "1e-30"),
+        ("--batch-norm", "--batch-norm=false"),
+        ("--augment", "none"),
+    ];
+    let still = |name: &str| training.fit_with(name, &changes);
+    let go_on = |name: &str| match training.path(name).join(RunFolder::CONFIG).exists() {
+        true => training.resume(name),
+        false => still(name),
+    };
+    let finished = run(&mut still("whole")?)?.with_code(0)?;
+    ensure!(finished.stderr.contains("no better weights for 3 epochs"), "{finished}");
+    let report: serde_json::Value = serde_json::from_str(finished.stdout.lines().last().context("a report")?)?;
+    assert_eq!(
+        (&report["epochs"], &report["stopped_early"], &report["status"]),
+        (&4.into(), &true.into(), &"finished".into())
+    );
+    let expected = outcome(&training.path("whole"))?;
+    let path = training.path("killed");
+    for changes in [9, 13, 6, 17, 11] {
+        kill_after(&mut go_on("killed")?, &path, changes)?;
+    }
+    run(&mut go_on("killed")?)?.with_code(0)?;
+    assert_same(&outcome(&path)?, &expected, "after the kills");
+    // More patience goes on from there.
+    let finished = run(training.resume("killed")?.args(["--patience", "5"]))?.with_code(0)?;
+    let report: serde_json::Value = serde_json::from_str(finished.stdout.lines().last().context("a report")?)?;
+    assert_eq!(report["epochs"], 6, "{finished}");
+    Ok(())
+}
+
+#[test]
+fn another_number_of_threads_gives_almost_the_same_run() -> Result<()> {
+    let training = Training::new()?;
+    let losses = |threads: &str| -> Result<Vec<f64>> {
+        let changes = [("--threads", threads), ("--epochs", "3")];
+        let mut command = training.fit_with(&format!("threads-{threads}"), &changes)?;
+        let finished = run(&mut command)?.with_code(0)?;
+        let epochs = finished.stdout.lines().filter(|line| line.contains("\"event\":\"epoch\""));
+        let loss = |line: &str| -> Result<f64> {
+            let epoch: serde_json::Value = serde_json::from_str(line)?;
+            epoch["loss"].as_f64().context("a loss")
+        };
+        epochs.map(loss).collect()
+    };
+    let one = losses("1")?;
+    assert_eq!(one.len(), 3);
+    for threads in ["2", "3"] {
+        for (epoch, (found, expected)) in losses(threads)?.iter().zip(&one).enumerate() {
+            let apart = (found / expected - 1.0).abs();
+            ensure!(apart < THREADS_APART, "{threads} threads, epoch {}: {found}, {expected} with one", epoch + 1);
+        }
+    }
     Ok(())
 }
 
@@ -261,9 +365,7 @@ fn ctrl_c_finishes_the_step_saves_and_goes_on_to_the_same_bits() -> Result<()> {
 fn a_finished_run_can_be_prolonged_to_what_a_longer_one_gives() -> Result<()> {
     let training = Training::new()?;
     let expected = reference(&training)?;
-    let arguments: Vec<_> = training.fit("short")?.get_args().map(ToOwned::to_owned).collect();
-    let shorter = arguments.iter().map(|argument| if argument == EPOCHS { "2".as_ref() } else { argument.as_os_str() });
-    run(program("trainer")?.args(shorter))?.with_code(0)?;
+    run(&mut training.fit_with("short", &[("--epochs", "2")])?)?.with_code(0)?;
     run(training.resume("short")?.args(["--epochs", "1"]))?.fails_with(&["2 complete epochs", "--epochs"])?;
     run(training.resume("short")?.args(["--seed", "7"]))?.fails_with(&["other settings", "seed"])?;
     run(training.resume("short")?.args(["--epochs", EPOCHS]))?.with_code(0)?;

@@ -4,10 +4,12 @@ mod axis;
 mod confusion;
 mod curves;
 mod preview;
+mod range_test;
 
 pub use confusion::confusion;
 pub use curves::curves;
 pub use preview::preview;
+pub use range_test::range_test;
 
 const INK: &str = "#1e293b";
 const MUTED: &str = "#64748b";

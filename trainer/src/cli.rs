@@ -8,7 +8,7 @@ use clap::{
 };
 use models::{Family, Precision, Preset};
 use serde::{Serialize, de::DeserializeOwned};
-use trainer::{ByteSize, ClassWeights, DeviceChoice, HeadKind, ImageSize, MOST_THREADS, ScheduleKind};
+use trainer::{Augmentation, ByteSize, ClassWeights, DeviceChoice, HeadKind, ImageSize, MOST_THREADS, ScheduleKind};
 
 /// Fits a VGG network to a folder of labelled pictures.
 ///
@@ -24,6 +24,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Fit(Box<FitArgs>),
+    FindRate(Box<FindRateArgs>),
     Evaluate(EvaluateArgs),
     Preview(PreviewArgs),
     Summary(SummaryArgs),
@@ -68,13 +69,54 @@ pub(crate) struct FitArgs {
     #[arg(long, requires = "run")]
     pub(crate) resume: bool,
 
-    /// Settings file in TOML: the long flags as keys, and their values, with `_` for `-`.
-    #[arg(long, value_name = "FILE", env = "DEMITASSE_CONFIG")]
-    pub(crate) config: Option<PathBuf>,
-
     /// How results are printed: as JSON, one object per epoch and the report at the end, each on its line.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(crate) format: Format,
+
+    #[command(flatten)]
+    pub(crate) settings: SettingsFlags,
+}
+
+/// Look for a good learning rate: train for some steps whose rate rises, and see where the loss falls longest.
+///
+/// The range test of Smith (arXiv:1506.01186), as fastai's lr_find has it. Prints the rate that it suggests; the schedule
+/// is not used, every other setting is. A network of its own is trained, and no run is written.
+#[derive(Debug, Args)]
+pub(crate) struct FindRateArgs {
+    /// Folder of labelled pictures, one folder per class.
+    #[arg(value_name = "PICTURES")]
+    pub(crate) pictures: PathBuf,
+
+    /// Plot to write, which ends in .svg or .png.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// Learning rate of the first step.
+    #[arg(long, value_name = "RATE", default_value_t = 1e-7)]
+    pub(crate) lowest: f64,
+
+    /// Learning rate that the last step comes near to.
+    #[arg(long, value_name = "RATE", default_value_t = 1.0)]
+    pub(crate) highest: f64,
+
+    /// Steps; the test ends before where the loss leaves for good.
+    #[arg(long, value_name = "NUMBER", default_value_t = 100)]
+    pub(crate) steps: usize,
+
+    /// How the result is printed.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+
+    #[command(flatten)]
+    pub(crate) settings: SettingsFlags,
+}
+
+/// The settings of a run.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct SettingsFlags {
+    /// Settings file in TOML: the long flags as keys, and their values, with `_` for `-`.
+    #[arg(long, value_name = "FILE", env = "DEMITASSE_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
 
     #[command(flatten)]
     pub(crate) network: NetworkFlags,
@@ -139,7 +181,7 @@ pub(crate) struct PicturesFlags {
     #[arg(long, value_name = "SHARE", env = "DEMITASSE_VALIDATION_SPLIT")]
     pub(crate) validation_split: Option<f64>,
 
-    /// Seed of the split, the initial weights, the order of the pictures, and dropout [default: 123].
+    /// Seed of the split, the initial weights, the order of the pictures, their variations, and dropout [default: 123].
     #[arg(long, value_name = "NUMBER", env = "DEMITASSE_SEED")]
     pub(crate) seed: Option<u32>,
 }
@@ -231,6 +273,23 @@ pub(crate) struct TrainingFlags {
     /// cat=2,dog=0.5, where other classes weigh 1 [default: none].
     #[arg(long, value_name = "WEIGHTS", env = "DEMITASSE_CLASS_WEIGHTS")]
     pub(crate) class_weights: Option<ClassWeights>,
+
+    /// Vary training pictures anew in every epoch: none, default (flip, rotate=10, zoom, brightness, contrast), or a
+    /// list such as flip,rotate=15,mixup=0.2; look at it with `trainer preview --augment` [default: none].
+    ///
+    /// Kinds, with their strengths where none is written: crop=0.5 (least share of the area), flip=0.5 and
+    /// flip-vertical=0.5 (probability), rotate=15 (degrees), zoom=0.1, shift=0.1 (share of the sides), brightness=0.2,
+    /// contrast=0.2, saturation=0.2, hue=10 (degrees), warmth=0.5 (stops between red and blue), blur=1 (pixels of the
+    /// input), noise=10 (levels of 255), cutout=0.3 (share of the sides), mixup=0.2 (alpha).
+    #[arg(long, value_name = "LIST", env = "DEMITASSE_AUGMENT")]
+    pub(crate) augment: Option<Augmentation>,
+
+    /// Write event files too, for `tensorboard --logdir RUN/tensorboard` [default: false].
+    #[arg(
+        long, value_name = "BOOL", env = "DEMITASSE_TENSORBOARD", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub(crate) tensorboard: Option<bool>,
 }
 
 /// The machine.
@@ -287,7 +346,7 @@ pub(crate) struct EvaluateArgs {
     pub(crate) format: Format,
 }
 
-/// Draw ten training pictures with their labels.
+/// Draw ten training pictures with their labels, or some with their variations.
 #[derive(Debug, Args)]
 pub(crate) struct PreviewArgs {
     /// Folder of labelled pictures, one folder per class.
@@ -297,9 +356,19 @@ pub(crate) struct PreviewArgs {
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: PathBuf,
 
-    /// Seed of the shuffle whose first ten pictures are drawn.
+    /// Seed of the shuffle whose first pictures are drawn, and of their variations.
     #[arg(long, value_name = "NUMBER", env = "DEMITASSE_SEED", default_value_t = 123)]
     pub(crate) seed: u32,
+
+    /// Draw four pictures instead, and beside each the variations of it that the first four epochs of
+    /// `trainer fit --augment` would train on. Mixtures are not drawn.
+    #[arg(long, value_name = "LIST", env = "DEMITASSE_AUGMENT")]
+    pub(crate) augment: Option<Augmentation>,
+
+    /// Rows and columns of the network's input, whose pixels the strength of a blur is counted in: a number, or
+    /// HEIGHTxWIDTH.
+    #[arg(long, value_name = "SIZE", env = "DEMITASSE_IMAGE_SIZE", default_value = "224")]
+    pub(crate) image_size: ImageSize,
 }
 
 /// A network by its run, or by its settings.
@@ -390,7 +459,7 @@ impl NetworkFlags {
     }
 }
 
-impl FitArgs {
+impl SettingsFlags {
     /// The settings that were given by flags or environment variables.
     pub(crate) fn table(&self) -> toml::Table {
         let mut training = self.training.clone();
@@ -452,12 +521,12 @@ mod tests {
 
     #[test]
     fn only_what_is_given_replaces_a_setting() {
-        assert!(fit(&["pictures"]).table().is_empty());
+        assert!(fit(&["pictures"]).settings.table().is_empty());
         let given = ["pictures", "--architecture", "vgg11", "--head=gap", "--batch-norm", "--image-size", "64x48"];
         let args =
             fit(&[&given[..], &["--scale", "1/127.5", "--no-staircase", "--device", "cuda:1", "--precision=bf16"]]
                 .concat());
-        let config = Config::default().overlaid(args.table()).expect("known settings");
+        let config = Config::default().overlaid(args.settings.table()).expect("known settings");
         let expected = Config {
             architecture: Family::Vgg11,
             head: HeadKind::Gap,
@@ -476,7 +545,7 @@ mod tests {
     fn a_flag_can_take_back_what_a_file_says() {
         let args = fit(&["pictures", "--batch-norm=false", "--preprocess", "keras-imagenet"]);
         let file = Config { batch_norm: true, ..Config::default() };
-        let config = file.overlaid(args.table()).expect("known settings");
+        let config = file.overlaid(args.settings.table()).expect("known settings");
         assert_eq!((config.batch_norm, config.preprocess), (false, Preset::KerasImagenet));
     }
 

@@ -2,20 +2,25 @@
 
 mod diagram;
 mod evaluate;
+mod find_rate;
 mod fit;
 mod preview;
 mod sample_data;
 mod split;
 mod summary;
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    path::Path,
+};
 
-use anyhow::Context;
-use models::{Architecture, RunFolder};
+use anyhow::{Context, bail};
+use models::{Architecture, RunFolder, draw, write_atomic};
 use trainer::Config;
 
 pub(crate) use diagram::diagram;
 pub(crate) use evaluate::evaluate;
+pub(crate) use find_rate::find_rate;
 pub(crate) use fit::fit;
 pub(crate) use preview::preview;
 pub(crate) use sample_data::sample_data;
@@ -32,6 +37,36 @@ fn print(line: &str) -> anyhow::Result<()> {
 /// Prints a value as one line of JSON.
 fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     print(&serde_json::to_string(value).context("cannot express the result in JSON")?)
+}
+
+/// What a drawing is written as.
+#[derive(Clone, Copy)]
+enum DrawingFormat {
+    Svg,
+    Png,
+}
+
+impl DrawingFormat {
+    /// Pixels per unit of a drawing in a PNG file.
+    const SCALE: f32 = 2.0;
+
+    /// The format that the ending of a name tells.
+    fn of(path: &Path) -> anyhow::Result<Self> {
+        let extension = path.extension().map(|extension| extension.to_ascii_lowercase());
+        match extension.as_ref().and_then(|extension| extension.to_str()) {
+            Some("svg") => Ok(Self::Svg),
+            Some("png") => Ok(Self::Png),
+            _ => bail!("cannot tell the format of {}; expected a name that ends in .svg or .png", path.display()),
+        }
+    }
+
+    fn write(self, path: &Path, svg: String) -> anyhow::Result<()> {
+        let bytes = match self {
+            Self::Svg => svg.into_bytes(),
+            Self::Png => draw::rasterize(&svg, Self::SCALE).context("cannot make a picture of the drawing")?,
+        };
+        write_atomic(path, &bytes).with_context(|| format!("cannot write {}", path.display()))
+    }
 }
 
 /// The network that was named, by a run or by flags.

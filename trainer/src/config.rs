@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use models::{Architecture, ArchitectureError, Family, Head, Precision, Preprocess, Preset};
 use serde::{Deserialize, Serialize};
 
-use crate::{ByteSize, ClassWeights, DeviceChoice, ImageSize, Schedule, ScheduleKind};
+use crate::{Augmentation, ByteSize, ClassWeights, DeviceChoice, ImageSize, Schedule, ScheduleKind};
 
 /// Every setting of a training run. The default is the well-known tutorial's: VGG-16 on 224×224 pictures,
 /// batches of 32, 20 epochs, Adam at 1e-4 with exponential decay.
@@ -68,12 +68,16 @@ pub struct Config {
     pub label_smoothing: f64,
     /// How much an error on each class weighs.
     pub class_weights: ClassWeights,
+    /// How training pictures are varied.
+    pub augment: Augmentation,
     /// The share of pictures set apart for validation, in `[0, 1)`.
     pub validation_split: f64,
-    /// Seed of the split, the initial weights, the order of the pictures, and dropout.
+    /// Seed of the split, the initial weights, the order of the pictures, their variations, and dropout.
     pub seed: u32,
     /// How much memory the decoded pictures may take; beyond it they are decoded again in every epoch.
     pub memory_budget: ByteSize,
+    /// Whether the numbers of the epochs are written for TensorBoard too.
+    pub tensorboard: bool,
     /// Where the network runs.
     pub device: DeviceChoice,
     /// How exactly convolutions are computed; without it, the device's default: TF32 on a GPU that has it, else f32.
@@ -111,9 +115,11 @@ impl Default for Config {
             weight_decay: 0.0,
             label_smoothing: 0.0,
             class_weights: ClassWeights::Equal,
+            augment: Augmentation::default(),
             validation_split: 0.2,
             seed: 123,
             memory_budget: ByteSize::gibibytes(1),
+            tensorboard: false,
             device: DeviceChoice::Auto,
             precision: None,
             threads: 0,
@@ -201,10 +207,10 @@ impl Config {
     /// The settings that change what comes out and differ from another run's: key, own value, other value.
     ///
     /// `epochs` and `patience` are not among them, because they say how long a run goes on and not what it computes,
-    /// unless the schedule is spread over all epochs; nor are `device`, `precision`, `threads` and `memory_budget`,
+    /// unless the schedule is spread over all epochs; nor are `tensorboard`, nor `device`, `precision`, `threads` and `memory_budget`,
     /// which belong to the machine.
     pub fn differences(&self, other: &Self) -> Vec<Difference> {
-        const FREE: [&str; 5] = ["patience", "device", "precision", "threads", "memory_budget"];
+        const FREE: [&str; 6] = ["patience", "tensorboard", "device", "precision", "threads", "memory_budget"];
         let is_free = |key: &str| FREE.contains(&key) || key == "epochs" && !self.schedule.depends_on_length();
         let (own, other) = (self.table(), other.table());
         let shown = |value: Option<&toml::Value>| value.map_or_else(|| "not set".to_owned(), toml::Value::to_string);

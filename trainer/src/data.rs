@@ -9,9 +9,9 @@ use std::{io, path::PathBuf, sync::Arc};
 
 use models::{ClassFoldersError, DecodeError, PreprocessError, Sha256};
 
-pub use batches::{Batch, Batches, epoch_order};
+pub use batches::{Batch, Batches, EpochPlace, epoch_order};
 pub use keras_split::{shuffled, validation_count};
-pub use pictures::{Pictures, open};
+pub use pictures::{Pictures, Variation, open};
 pub use split::{changes, split, verify};
 
 /// Why the data cannot be used.

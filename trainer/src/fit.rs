@@ -1,6 +1,8 @@
 //! Fitting a network to a folder of labelled pictures.
 
 mod artifacts;
+mod event_log;
+mod range_test;
 mod session;
 mod state;
 #[cfg(test)]
@@ -10,6 +12,7 @@ use std::path::PathBuf;
 
 use models::{NetworkError, RunFolderError, draw::DrawError};
 
+pub use range_test::{RangePoint, RangeTest, RangeTestRequest, range_test};
 pub use session::FitRequest;
 pub use state::StateError;
 

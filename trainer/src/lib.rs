@@ -5,6 +5,7 @@
 //!   the network works.
 //! - [`fit`]: a training run, watched by an [`Observer`], stopped by an [`Interrupt`], resumed to the same bits.
 //! - [`distortion`]: what light, lenses and hands do to pictures, at stated strengths.
+//! - [`range_test`]: a look for a good learning rate before a run.
 //! - [`evaluate`], [`preview`], [`charts`]: a look at what went in and what came out.
 //! - [`html`]: pages that show all of it in a browser.
 //! - [`sample_data`]: synthetic pictures of coffee beans, for demonstrations and tests.
@@ -27,6 +28,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod augmentation;
+mod chance;
 pub mod charts;
 mod class_weights;
 mod config;
@@ -46,17 +49,18 @@ pub mod sample_data;
 mod schedule;
 mod values;
 
+pub use augmentation::{Augmentation, AugmentationError, VariationPlace};
 pub use class_weights::{ClassWeights, ClassWeightsError};
 pub use config::{Config, ConfigError, Difference, HeadKind, MOST_THREADS};
 pub use data::DataError;
 pub use device::{ChosenDevice, DeviceError};
 pub use evaluate::{EvaluationError, EvaluationRequest, evaluate};
 pub use evaluation::{ClassResult, Evaluation, Tally};
-pub use fit::{FitError, FitRequest, StateError, fit};
+pub use fit::{FitError, FitRequest, RangePoint, RangeTest, RangeTestRequest, StateError, fit, range_test};
 pub use interrupt::Interrupt;
 pub use metrics::EpochMetrics;
 pub use observer::{EpochStart, Observer, StepProgress};
-pub use preview::{PreviewError, preview};
+pub use preview::{PreviewError, preview, preview_variations};
 pub use report::{BestWeights, Report, Status};
 pub use schedule::{Schedule, ScheduleKind};
 pub use values::{ByteSize, DeviceChoice, ImageSize, ParseValueError};

@@ -16,6 +16,7 @@ use exit_status::ExitStatus;
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Fit(args) => commands::fit(*args),
+        Command::FindRate(args) => commands::find_rate(*args),
         Command::Evaluate(args) => commands::evaluate(args),
         Command::Preview(args) => commands::preview(&args),
         Command::Summary(args) => commands::summary(&args),

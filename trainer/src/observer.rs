@@ -14,6 +14,8 @@ pub trait Observer {
     fn stepped(&mut self, _progress: StepProgress) {}
     /// So many of the pictures of the validation side have been answered.
     fn validated(&mut self, _done: usize, _total: usize) {}
+    /// So many steps of a test of learning rates are done.
+    fn ranged(&mut self, _done: usize, _steps: usize) {}
     /// An epoch of so many is over and saved; `best` tells whether its weights are the best so far.
     fn epoch_finished(&mut self, _metrics: &EpochMetrics, _epochs: u32, _best: bool) {}
 }

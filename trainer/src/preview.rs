@@ -5,7 +5,7 @@ use std::path::Path;
 use models::{ClassFolders, Picture, draw::DrawError};
 
 use crate::{
-    DataError, charts,
+    Augmentation, DataError, ImageSize, VariationPlace, charts,
     data::{open, shuffled},
 };
 
@@ -40,6 +40,38 @@ pub fn preview(pictures: &Path, seed: u32) -> Result<Vec<u8>, PreviewError> {
     Ok(charts::preview(&shown)?)
 }
 
+/// How many pictures a preview of variations shows, and how many variations of each.
+const VARIED: usize = 4;
+const VARIATIONS: u32 = 4;
+
+/// Some pictures, each with the variations of it that the first epochs of a run with this seed train on: a PNG file's
+/// bytes, a row for each picture. `input` is the size of the network's input. Mixtures are not drawn.
+///
+/// # Errors
+/// Where the folder or one of the pictures cannot be read.
+pub fn preview_variations(
+    pictures: &Path,
+    seed: u32,
+    augmentation: &Augmentation,
+    input: ImageSize,
+) -> Result<Vec<u8>, PreviewError> {
+    let folders = ClassFolders::scan(pictures).map_err(DataError::from)?;
+    let mut shown = Vec::new();
+    // Training pictures come first in the order of the shuffle, so that their numbers are those of a run.
+    for (number, index) in shuffled(folders.files.len(), seed).into_iter().take(VARIED).enumerate() {
+        let file = &folders.files[index];
+        let picture = open(&folders.absolute(file))?;
+        let variation = |epoch| {
+            let place = VariationPlace { seed, epoch, picture: number };
+            (augmentation.vary(&picture, [input.height, input.width], place), format!("epoch {}", epoch + 1))
+        };
+        let variations: Vec<_> = (0..VARIATIONS).map(variation).collect();
+        shown.push((picture, folders.labels[file.label as usize].clone()));
+        shown.extend(variations);
+    }
+    Ok(charts::preview(&shown)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,6 +86,12 @@ mod tests {
         }
         let png = preview(folder.path(), 123).expect("three pictures");
         Picture::decode(&png).expect("a PNG file");
+
+        let input = ImageSize { height: 2, width: 3 };
+        let varied = |spec: &str| preview_variations(folder.path(), 123, &spec.parse().expect("known kinds"), input);
+        let sheet = Picture::decode(&varied("brightness").expect("three rows")).expect("a PNG file");
+        assert_eq!(sheet.width, 1956, "five columns");
+        assert_ne!(varied("brightness").expect("a sheet"), varied("brightness=0.9").expect("a sheet"));
         std::fs::write(folder.path().join("b/0.png"), "no picture").expect("a file");
         let message = preview(folder.path(), 123).expect_err("one is bad").to_string();
         assert!(message.contains("b/0.png"), "{message}");

@@ -108,6 +108,10 @@ impl Observer for Progress {
         self.show("validating", done, total);
     }
 
+    fn ranged(&mut self, done: usize, steps: usize) {
+        self.show("testing", done, steps);
+    }
+
     fn epoch_finished(&mut self, metrics: &EpochMetrics, epochs: u32, best: bool) {
         self.clear();
         eprintln!("{}", line(metrics, epochs, best));

@@ -51,12 +51,12 @@ struct Event<'a> {
 
 /// Flag, environment, file, default; and the run that goes on stands in the place of the default.
 fn config(args: &FitArgs) -> anyhow::Result<Config> {
-    let base = match (&args.config, &args.run) {
+    let base = match (&args.settings.config, &args.run) {
         (Some(file), _) => Config::from_file(file)?,
         (None, Some(run)) if args.resume => Config::from_file(&RunFolder::open(run)?.file(RunFolder::CONFIG))?,
         _ => Config::default(),
     };
-    Ok(base.overlaid(args.table())?)
+    Ok(base.overlaid(args.settings.table())?)
 }
 
 /// The first folder `runs/PICTURES-ARCHITECTURE`, `-2`, `-3`, … that does not exist.
@@ -73,7 +73,7 @@ fn new_run(args: &FitArgs, config: &Config) -> anyhow::Result<PathBuf> {
 }
 
 /// The first ctrl-C or SIGTERM utters the wish to stop, the second one ends the program.
-fn stop_on_signals() -> anyhow::Result<Interrupt> {
+pub(super) fn stop_on_signals() -> anyhow::Result<Interrupt> {
     let interrupt = Interrupt::default();
     let wish = interrupt.clone();
     let handler = move || {

@@ -12,17 +12,29 @@ use models::{Picture, Preprocess};
 use rayon::prelude::*;
 
 use super::DataError;
-use crate::ByteSize;
+use crate::{Augmentation, ByteSize, VariationPlace};
 
 /// Labelled pictures on the disk, kept in memory once decoded as far as a budget allows.
 ///
 /// Of each picture the smaller form is kept, its bytes or the numbers that the network takes, so that large
-/// photographs do not use up the budget. Both give the same numbers.
+/// photographs do not use up the budget. Both give the same numbers. Of a picture that is varied, the bytes are kept.
 pub struct Pictures {
     files: Vec<(PathBuf, u32)>,
     preprocess: Preprocess,
+    variation: Option<Variation>,
     kept: Vec<OnceLock<Kept>>,
     free: AtomicU64,
+}
+
+/// How the first of some pictures, which are trained on, are varied.
+#[derive(Clone, Debug)]
+pub struct Variation {
+    /// What happens to them.
+    pub augmentation: Augmentation,
+    /// The seed of the run.
+    pub seed: u32,
+    /// How many pictures are trained on.
+    pub pictures: usize,
 }
 
 enum Kept {
@@ -34,7 +46,17 @@ impl Pictures {
     /// Files with their classes.
     pub fn new(files: Vec<(PathBuf, u32)>, preprocess: Preprocess, budget: ByteSize) -> Self {
         let kept = files.iter().map(|_| OnceLock::new()).collect();
-        Self { files, preprocess, kept, free: AtomicU64::new(budget.0) }
+        Self { files, preprocess, variation: None, kept, free: AtomicU64::new(budget.0) }
+    }
+
+    /// The same with variations for training.
+    pub fn with_variation(self, variation: Variation) -> Self {
+        Self { variation: Some(variation), ..self }
+    }
+
+    /// How pictures that are trained on are varied, where they are.
+    pub fn variation(&self) -> Option<&Variation> {
+        self.variation.as_ref()
     }
 
     /// How many pictures there are.
@@ -77,6 +99,36 @@ impl Pictures {
         }
     }
 
+    /// Prepares the variation of a picture that an epoch (from 0) trains on; the picture itself where none was asked for.
+    ///
+    /// # Errors
+    /// Those of [`prepare`](Self::prepare).
+    pub fn prepare_varied(&self, index: usize, epoch: u32, output: &mut [f32]) -> Result<(), DataError> {
+        let Some(Variation { augmentation, seed, .. }) = self.variation.as_ref().filter(|_| self.is_varied(index))
+        else {
+            return self.prepare(index, output);
+        };
+        let input = [self.preprocess.height, self.preprocess.width];
+        let place = VariationPlace { seed: *seed, epoch, picture: index };
+        let opened;
+        let picture = match self.kept[index].get() {
+            Some(Kept::Decoded(picture)) => picture,
+            // What is kept of a picture that is varied is always what was decoded.
+            _ => {
+                opened = open(&self.files[index].0)?;
+                &opened
+            }
+        };
+        self.apply(index, &augmentation.vary(picture, input, place), output)
+    }
+
+    /// Whether training sees variations of the picture instead of itself.
+    fn is_varied(&self, index: usize) -> bool {
+        self.variation
+            .as_ref()
+            .is_some_and(|variation| index < variation.pictures && variation.augmentation.varies_pictures())
+    }
+
     /// Reads some of the pictures, on the current pool, so that a bad one is known before it is needed; keeps what
     /// the budget allows.
     ///
@@ -96,12 +148,12 @@ impl Pictures {
 
     fn keep(&self, index: usize, picture: Picture, prepared: &[f32]) {
         let (decoded_size, prepared_size) = (picture.rgb.len() as u64, size_of_val(prepared) as u64);
-        let size = decoded_size.min(prepared_size);
+        let is_decoded = self.is_varied(index) || decoded_size < prepared_size;
+        let size = if is_decoded { decoded_size } else { prepared_size };
         let take = |free: u64| free.checked_sub(size);
         if self.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok() {
-            self.kept[index].get_or_init(|| {
-                if decoded_size < prepared_size { Kept::Decoded(picture) } else { Kept::Prepared(prepared.into()) }
-            });
+            self.kept[index]
+                .get_or_init(|| if is_decoded { Kept::Decoded(picture) } else { Kept::Prepared(prepared.into()) });
         }
     }
 
@@ -161,6 +213,31 @@ mod tests {
                 assert_eq!(pictures.kept(), kept, "budget {budget}");
             }
         }
+    }
+
+    #[test]
+    fn the_budget_changes_no_number_of_a_variation_and_validation_is_never_varied() {
+        let (_folder, files) = three_pictures();
+        let variation = || Variation { augmentation: "rotate,noise".parse().expect("known"), seed: 5, pictures: 2 };
+        let with = |budget| {
+            Pictures::new(files.clone(), Preset::Rescaling.preprocess(3, 3), ByteSize(budget))
+                .with_variation(variation())
+        };
+        let plain = all(&Pictures::new(files.clone(), Preset::Rescaling.preprocess(3, 3), ByteSize(0)));
+        let varied = |pictures: &Pictures, index: usize, epoch: u32| {
+            let mut output = vec![f32::NAN; 27];
+            pictures.prepare_varied(index, epoch, &mut output).expect("a sound picture");
+            output
+        };
+        let (none, enough) = (with(0), with(1 << 20));
+        enough.check(0..3).expect("sound pictures");
+        assert_eq!((none.kept(), enough.kept()), (0, 3));
+        for index in 0..3 {
+            let [first, second] = [0, 1].map(|epoch| varied(&none, index, epoch));
+            assert_eq!([0, 1].map(|epoch| varied(&enough, index, epoch)), [first.clone(), second.clone()]);
+            assert_eq!(first != plain[index] && first != second, index < 2, "picture {index}");
+        }
+        assert_eq!(all(&enough), plain);
     }
 
     #[test]

@@ -11,11 +11,12 @@ use models::{
 
 use super::{
     FitError, artifacts,
+    event_log::EventLog,
     state::{Best, TrainingState},
 };
 use crate::{
     BestWeights, Config, DataError, EpochMetrics, Evaluation, Interrupt, Observer, Report, Schedule, Status,
-    data::{self, Batch, Batches, Pictures, epoch_order},
+    data::{self, Batch, Batches, EpochPlace, Pictures, Variation, epoch_order},
     device::ChosenDevice,
     evaluation::{Tally, tensors},
     observer::{EpochStart, StepProgress},
@@ -57,6 +58,7 @@ pub(super) struct Session {
     schedule: Schedule,
     /// All of a step that does not change from one to the next.
     settings: StepSettings,
+    events: Option<EventLog>,
     state: TrainingState,
 }
 
@@ -82,6 +84,8 @@ impl Session {
         let network = Network::new(&architecture, u64::from(config.seed), &device.device)?;
         let adam = adam(&network, &config)?;
         let state = TrainingState::new(split.digest());
+        // What does not suit the pictures is refused before anything is written.
+        (schedule(&config, &split)?, step_settings(&config, &split)?);
         let run = RunFolder::create(&request.run)?;
         artifacts::describe(&run, &architecture)?;
         // The settings make the folder a run, so they come last.
@@ -158,11 +162,10 @@ impl Session {
         network.set_precision(device.precision)?;
         let threads = config.threads;
         let pool = data::decoding_pool(threads).map_err(|source| FitError::Threads { threads, source })?;
-        let root = PathBuf::from(&split.pictures);
-        let files = split.files.iter().map(|file| (root.join(&file.path), file.label)).collect();
-        let pictures = Arc::new(Pictures::new(files, config.preprocess(), config.memory_budget));
+        let pictures = pictures(&config, &split);
         let (data, architecture) = (split.digest(), network.architecture().clone());
         let (schedule, settings) = (schedule(&config, &split)?, step_settings(&config, &split)?);
+        let events = config.tensorboard.then(|| EventLog::open(&run, &state.rows)).transpose()?;
         Ok(Self {
             config,
             run,
@@ -176,6 +179,7 @@ impl Session {
             adam,
             schedule,
             settings,
+            events,
             state,
         })
     }
@@ -240,7 +244,7 @@ impl Session {
 
     /// One epoch, or what is left of it.
     fn epoch(&mut self, observer: &mut dyn Observer, interrupt: &Interrupt) -> Result<Passage<()>, FitError> {
-        let training = self.training_pictures();
+        let training = training_pictures(&self.split);
         let mut order = epoch_order(training, self.config.seed, self.state.epochs);
         let rest = order.split_off(training.min(self.state.batches * self.config.batch_size));
         observer.epoch_started(EpochStart {
@@ -249,7 +253,9 @@ impl Session {
             pictures: training,
             done: order.len(),
         });
-        let mut batches = self.batches(rest)?;
+        let place = EpochPlace { epoch: self.state.epochs, first_batch: self.state.batches };
+        let (pictures, pool) = (Arc::clone(&self.pictures), Arc::clone(&self.pool));
+        let mut batches = Batches::start_training(pictures, rest, self.config.batch_size, pool, place)?;
         loop {
             if interrupt.is_requested() {
                 return Ok(Passage::Interrupted);
@@ -280,10 +286,11 @@ impl Session {
 
     fn step(&mut self, batch: Batch) -> Result<(), FitError> {
         self.settings.learning_rate = self.schedule.at(self.adam.steps(), &self.state.rows);
+        let mixed = batch.mixed.clone();
         let (pictures, labels) = tensors(&self.network, batch, &self.device.device)?;
         let count = labels.elem_count();
         let mut dropout = dropout_generator(u64::from(self.config.seed), self.adam.steps());
-        let batch = TrainingBatch { pictures: &pictures, labels: &labels, mixed: None };
+        let batch = TrainingBatch { pictures: &pictures, labels: &labels, mixed: mixed.as_ref() };
         let outcome = training_step(&self.network, &mut self.adam, batch, &self.settings, &mut dropout);
         let outcome = outcome.map_err(|error| match error {
             NetworkError::Diverged { what, .. } => self.diverged(what),
@@ -301,12 +308,13 @@ impl Session {
 
     /// What the network answers on the validation side; none where there is no such side.
     fn validate(&self, observer: &mut dyn Observer, interrupt: &Interrupt) -> Result<Passage<Option<Tally>>, FitError> {
-        let (training, total) = (self.training_pictures(), self.pictures.len());
+        let (training, total) = (training_pictures(&self.split), self.pictures.len());
         if training == total {
             return Ok(Passage::Through(None));
         }
         let mut tally = Tally::new(self.split.labels.len());
-        for batch in self.batches((training..total).collect())? {
+        let (pictures, pool) = (Arc::clone(&self.pictures), Arc::clone(&self.pool));
+        for batch in Batches::start(pictures, (training..total).collect(), self.config.batch_size, pool)? {
             if interrupt.is_requested() {
                 return Ok(Passage::Interrupted);
             }
@@ -337,6 +345,9 @@ impl Session {
         });
         let best = self.save(validation, Some(running.loss()))?;
         artifacts::metrics(&self.run, &self.state.rows)?;
+        if let (Some(events), Some(row)) = (&self.events, self.state.rows.last()) {
+            events.add(row)?;
+        }
         Ok(best)
     }
 
@@ -414,17 +425,9 @@ impl Session {
         }
     }
 
-    fn batches(&self, order: Vec<usize>) -> Result<Batches, DataError> {
-        Batches::start(Arc::clone(&self.pictures), order, self.config.batch_size, Arc::clone(&self.pool))
-    }
-
-    fn training_pictures(&self) -> usize {
-        self.split.side(Side::Training).count()
-    }
-
     fn finish(&self, status: Status) -> Result<Report, FitError> {
         let validation = |tally: &Tally| Evaluation::new(tally, &self.split.labels, self.device.engine());
-        let training_pictures = self.training_pictures();
+        let training_pictures = training_pictures(&self.split);
         let report = Report {
             status,
             run: self.run.path().to_owned(),
@@ -453,14 +456,30 @@ impl Session {
     }
 }
 
-fn adam(network: &Network, config: &Config) -> Result<Adam, FitError> {
+pub(super) fn adam(network: &Network, config: &Config) -> Result<Adam, FitError> {
     let settings = AdamSettings { weight_decay: config.weight_decay as f32, ..AdamSettings::default() };
     Ok(Adam::new(network.variables(), settings).map_err(NetworkError::Engine)?)
 }
 
+/// The pictures of the split, those of the training side with the run's variations.
+pub(super) fn pictures(config: &Config, split: &Split) -> Arc<Pictures> {
+    let root = PathBuf::from(&split.pictures);
+    let files = split.files.iter().map(|file| (root.join(&file.path), file.label)).collect();
+    let pictures = Pictures::new(files, config.preprocess(), config.memory_budget);
+    Arc::new(pictures.with_variation(Variation {
+        augmentation: config.augment.clone(),
+        seed: config.seed,
+        pictures: training_pictures(split),
+    }))
+}
+
+pub(super) fn training_pictures(split: &Split) -> usize {
+    split.side(Side::Training).count()
+}
+
 /// The step sizes of the run; one that is spread over it must be longer than its warm-up.
 fn schedule(config: &Config, split: &Split) -> Result<Schedule, FitError> {
-    let schedule = config.schedule(split.side(Side::Training).count());
+    let schedule = config.schedule(training_pictures(split));
     let Schedule { kind, warmup_steps, total_steps, .. } = schedule;
     if kind.depends_on_length() && total_steps > 0 && warmup_steps >= total_steps {
         return Err(FitError::WarmupTooLong { warmup_steps, total_steps });
@@ -468,7 +487,7 @@ fn schedule(config: &Config, split: &Split) -> Result<Schedule, FitError> {
     Ok(schedule)
 }
 
-fn step_settings(config: &Config, split: &Split) -> Result<StepSettings, FitError> {
+pub(super) fn step_settings(config: &Config, split: &Split) -> Result<StepSettings, FitError> {
     let mut counts = vec![0; split.labels.len()];
     for file in split.side(Side::Training) {
         counts[file.label as usize] += 1;
@@ -482,7 +501,7 @@ fn step_settings(config: &Config, split: &Split) -> Result<StepSettings, FitErro
 }
 
 /// Replaces what is left to the machine, `auto`, 0 and no precision, by what it is here.
-fn settle(config: &Config, observer: &mut dyn Observer) -> Result<(Config, ChosenDevice), FitError> {
+pub(super) fn settle(config: &Config, observer: &mut dyn Observer) -> Result<(Config, ChosenDevice), FitError> {
     let device = ChosenDevice::open(config.device, config.precision)?;
     if let Some(reason) = &device.reason {
         observer.notice(&format!("device {}: {reason}", device.choice));

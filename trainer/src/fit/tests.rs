@@ -4,8 +4,8 @@ use models::{ModelCard, RunFolder, Side};
 
 use super::*;
 use crate::{
-    Config, DeviceChoice, EpochMetrics, EpochStart, EvaluationError, EvaluationRequest, HeadKind, ImageSize, Status,
-    StepProgress, evaluate,
+    Config, DeviceChoice, EpochMetrics, EpochStart, EvaluationError, EvaluationRequest, HeadKind, ImageSize,
+    ScheduleKind, Status, StepProgress, evaluate,
 };
 
 /// Two classes of six flat pictures, which differ in colour and a little in shade.
@@ -182,6 +182,104 @@ fn a_kill_between_two_files_leaves_a_run_that_resumes_to_the_same_bits() {
     fs::copy(before.join(RunFolder::SPLIT), run.join(RunFolder::SPLIT)).expect("a copy");
     fit_through(pictures.path(), &run, config(2));
     assert_same_run(&run, &after);
+}
+
+#[test]
+fn plateaus_patience_variations_and_mixtures_go_on_as_if_nothing_had_stopped_them() {
+    let (pictures, runs) = (pictures(), tempfile::tempdir().expect("a folder"));
+    let config = Config {
+        schedule: ScheduleKind::Plateau,
+        reduce_patience: 0,
+        warmup_steps: 2,
+        patience: Some(2),
+        epochs: 12,
+        clip_norm: Some(0.5),
+        weight_decay: 0.01,
+        label_smoothing: 0.1,
+        class_weights: "red=2".parse().expect("a list"),
+        augment: "default,noise,cutout,mixup".parse().expect("known kinds"),
+        ..config()
+    };
+    let whole = runs.path().join("whole");
+    let expected = fit_through(pictures.path(), &whole, config.clone());
+    let best = expected.best.as_ref().expect("an epoch").epoch;
+    assert_eq!(expected.stopped_early, expected.epochs < 12);
+    assert!(!expected.stopped_early || expected.epochs == best + 2, "{best} of {}", expected.epochs);
+    assert!(rows(&whole).iter().all(|row| row.gradient_norm.is_some_and(|norm| norm > 0.0)));
+    // Stopped again and again, it comes to the same end.
+    let run = runs.path().join("stopped");
+    for go_on in std::iter::once(false).chain(std::iter::repeat(true)) {
+        let interrupt = Interrupt::default();
+        let mut stop = Stop { interrupt: interrupt.clone(), moment: Moment::AfterSteps(5), steps: 0 };
+        let request = request(pictures.path(), &run, go_on, config.clone());
+        let report = fit(&request, &mut stop, &interrupt).expect("it is saved");
+        if report.status == Status::Finished {
+            break;
+        }
+    }
+    assert_same_run(&run, &whole);
+}
+
+#[test]
+fn weights_that_no_longer_get_better_end_the_run_unless_it_is_given_more_patience() {
+    let (pictures, runs) = (pictures(), tempfile::tempdir().expect("a folder"));
+    let run = runs.path().join("run");
+    // Steps too small to move a weight, so that the first epoch stays the best.
+    let still = Config { learning_rate: 1e-30, batch_norm: false, dropout: 0.0, epochs: 9, ..config() };
+    let patient = |patience| Config { patience: Some(patience), ..still.clone() };
+    let report = fit_through(pictures.path(), &run, patient(2));
+    assert_eq!((report.epochs, report.stopped_early, report.status), (3, true, Status::Finished));
+    let again = resume(pictures.path(), &run, patient(2)).expect("nothing is left to do");
+    assert_eq!((again.epochs, again.stopped_early), (3, true));
+    let report = resume(pictures.path(), &run, patient(4)).expect("it goes on");
+    assert_eq!((report.epochs, report.stopped_early), (5, true));
+    let report = resume(pictures.path(), &run, still).expect("it goes on to its end");
+    assert_eq!((report.epochs, report.stopped_early), (9, false));
+}
+
+#[test]
+fn settings_that_do_not_suit_the_pictures_are_named() {
+    let (pictures, runs) = (pictures(), tempfile::tempdir().expect("a folder"));
+    let refused = |config: Config| {
+        let request = request(pictures.path(), &runs.path().join("run"), false, config);
+        fit(&request, &mut (), &Interrupt::default()).expect_err("unsuitable").to_string()
+    };
+    let unknown = Config { class_weights: "rde=2".parse().expect("a list"), ..config() };
+    let message = refused(unknown);
+    assert!(message.contains("'rde'") && message.contains("red"), "{message}");
+    // Three epochs of three steps.
+    let long = Config { schedule: ScheduleKind::OneCycle, warmup_steps: 9, ..config() };
+    let message = refused(long);
+    assert!(message.contains("--warmup-steps") && message.contains("the run's 9"), "{message}");
+    assert!(!runs.path().join("run").exists(), "nothing was written");
+}
+
+#[test]
+fn a_range_test_follows_its_rates_and_repeats_itself() {
+    let pictures = pictures();
+    let asked = RangeTestRequest {
+        pictures: pictures.path().to_owned(),
+        config: Config { augment: "default,mixup".parse().expect("known kinds"), ..config() },
+        lowest: 1e-5,
+        highest: 1.0,
+        steps: 20,
+    };
+    let test =
+        || range_test(&asked, &mut (), &Interrupt::default()).expect("sound pictures").expect("it was not stopped");
+    let first = test();
+    assert!(!first.points.is_empty() && first.points.len() <= 20);
+    for (step, point) in first.points.iter().enumerate() {
+        let expected = 1e-5 * 1e5f64.powf(step as f64 / 20.0);
+        assert!((point.learning_rate / expected - 1.0).abs() < 1e-12, "step {step}: {}", point.learning_rate);
+        assert!(point.loss.is_finite() && point.smoothed.is_finite());
+    }
+    assert_eq!(test(), first);
+    let interrupt = Interrupt::default();
+    interrupt.request();
+    assert_eq!(range_test(&asked, &mut (), &interrupt).expect("no error"), None);
+    let wrong = RangeTestRequest { highest: 1e-6, ..asked };
+    let message = range_test(&wrong, &mut (), &Interrupt::default()).expect_err("it falls").to_string();
+    assert!(message.contains("highest is 0.000001"), "{message}");
 }
 
 #[test]
