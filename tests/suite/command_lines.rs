@@ -267,6 +267,19 @@ fn json_of_the_trainer() -> Result<()> {
         run(evaluate.arg("evaluate").arg(trained.path("run")).args(["--format", "json"]))?.with_code(0)?.json()?;
     assert_eq!(evaluation["correct"], report["best"]["validation"]["correct"], "{evaluation}");
     snapshot("json_trainer_evaluate", &shape_text(&evaluation)?);
+    let pictures = trained.path("pictures");
+    let plot = trained.path("rate.png");
+    let mut find_rate = program("trainer")?;
+    find_rate.arg("find-rate").arg(&pictures).args(["--format", "json", "--steps", "30", "--output"]).arg(&plot);
+    find_rate.arg("--config").arg(trained.path("run/config.toml"));
+    let test = run(&mut find_rate)?.with_code(0)?.json()?;
+    ensure!(test["points"].as_array().is_some_and(|points| (10..=30).contains(&points.len())), "{test}");
+    let drawn = Picture::decode(&fs::read(&plot)?)?;
+    ensure!(drawn.rgb.chunks(3).any(|pixel| pixel != &drawn.rgb[..3]), "the plot is blank");
+    let mut preview = program("trainer")?;
+    preview.arg("preview").arg(&pictures).args(["--augment", "default", "--output"]).arg(trained.path("preview.png"));
+    run(&mut preview)?.with_code(0)?;
+    ensure!(Picture::decode(&fs::read(trained.path("preview.png"))?)?.height > 1700, "four rows of pictures");
     let summary = run(program("trainer")?.args(["summary", "--format", "json"]))?.with_code(0)?.json()?;
     snapshot("json_trainer_summary", &shape_text(&summary)?);
     Ok(())

@@ -17,6 +17,7 @@ const SMOOTHING: f64 = 0.98;
 /// The test ends where the smoothed loss is this many times the lowest.
 const DIVERGED: f64 = 4.0;
 /// Of the steps, the first tenth and the last five are not looked at: the smoothed loss has not settled, or has left.
+/// Unlike fastai, we do not look for divergence there either, where it is the mean of a few batches.
 const SETTLING: usize = 10;
 const LEAVING: usize = 5;
 
@@ -78,7 +79,7 @@ pub fn range_test(
     let pool = data::decoding_pool(threads).map_err(|source| FitError::Threads { threads, source })?;
     let pictures = session::pictures(&config, &split);
 
-    let mut curve = Curve::default();
+    let mut curve = Curve::new(request.steps);
     let training = session::training_pictures(&split);
     let mut epoch = 0;
     loop {
@@ -100,13 +101,13 @@ pub fn range_test(
             let mut dropout = dropout_generator(u64::from(config.seed), adam.steps());
             let loss = match training_step(&network, &mut adam, batch, &settings, &mut dropout) {
                 Ok(outcome) => f64::from(outcome.loss),
-                Err(NetworkError::Diverged { .. }) => return Ok(Some(curve.conclude(request.steps))),
+                Err(NetworkError::Diverged { .. }) => return Ok(Some(curve.conclude())),
                 Err(error) => return Err(error.into()),
             };
             let diverged = curve.add(settings.learning_rate, loss);
             observer.ranged(curve.points.len(), request.steps);
             if diverged || curve.points.len() == request.steps {
-                return Ok(Some(curve.conclude(request.steps)));
+                return Ok(Some(curve.conclude()));
             }
         }
     }
@@ -128,27 +129,32 @@ impl RangeTestRequest {
 }
 
 /// A range test in the making.
-#[derive(Default)]
 struct Curve {
     points: Vec<RangePoint>,
+    /// Steps that are not looked at.
+    settling: usize,
     /// The sum of the weighted losses.
     mean: f64,
 }
 
 impl Curve {
+    fn new(steps: usize) -> Self {
+        Self { points: Vec::new(), settling: steps / SETTLING, mean: 0.0 }
+    }
+
     /// Adds a step, and tells whether the loss has left for good.
     fn add(&mut self, learning_rate: f64, loss: f64) -> bool {
         self.mean = loss + SMOOTHING * (self.mean - loss);
         let count = self.points.len() as i32 + 1;
         let smoothed = self.mean / (1.0 - SMOOTHING.powi(count));
         self.points.push(RangePoint { learning_rate, loss, smoothed });
-        let lowest = self.points.iter().map(|point| point.smoothed).fold(f64::INFINITY, f64::min);
-        smoothed > DIVERGED * lowest
+        let settled = self.points.iter().skip(self.settling).map(|point| point.smoothed);
+        settled.reduce(f64::min).is_some_and(|lowest| smoothed > DIVERGED * lowest)
     }
 
-    fn conclude(self, steps: usize) -> RangeTest {
+    fn conclude(self) -> RangeTest {
         let end = self.points.len().saturating_sub(LEAVING);
-        let looked_at = self.points.get(steps / SETTLING..end).unwrap_or_default();
+        let looked_at = self.points.get(self.settling..end).unwrap_or_default();
         let losses: Vec<f64> = looked_at.iter().map(|point| point.smoothed).collect();
         let suggested = valley(&losses).map(|index| looked_at[index].learning_rate);
         RangeTest { suggested, points: self.points }
@@ -203,13 +209,15 @@ mod tests {
 
     #[test]
     fn losses_are_smoothed_as_fastai_smooths_them_and_end_where_they_leave() {
-        let mut curve = Curve::default();
+        let mut curve = Curve::new(9);
         assert!(!curve.add(1e-3, 2.0));
         assert!(!curve.add(1e-2, 1.0));
         assert_eq!(curve.points[0].smoothed, 2.0);
         // (0.98 × 0.02 × 2 + 0.02 × 1) / (1 - 0.98²)
         assert!((curve.points[1].smoothed - 0.0592 / 0.0396).abs() < 1e-12);
         assert!(curve.add(1.0, 300.0), "{:?}", curve.points);
-        assert_eq!(curve.conclude(100).suggested, None);
+        assert_eq!(curve.conclude().suggested, None);
+        let mut unsettled = Curve::new(20);
+        assert!(![0.1, 9.0, 10.0, 11.0].into_iter().any(|loss| unsettled.add(1e-3, loss)), "{:?}", unsettled.points);
     }
 }

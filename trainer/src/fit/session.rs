@@ -85,7 +85,8 @@ impl Session {
         let adam = adam(&network, &config)?;
         let state = TrainingState::new(split.digest());
         // What does not suit the pictures is refused before anything is written.
-        (schedule(&config, &split)?, step_settings(&config, &split)?);
+        schedule(&config, &split)?;
+        step_settings(&config, &split)?;
         let run = RunFolder::create(&request.run)?;
         artifacts::describe(&run, &architecture)?;
         // The settings make the folder a run, so they come last.
