@@ -207,8 +207,8 @@ impl Config {
     /// The settings that change what comes out and differ from another run's: key, own value, other value.
     ///
     /// `epochs` and `patience` are not among them, because they say how long a run goes on and not what it computes,
-    /// unless the schedule is spread over all epochs; nor are `tensorboard`, nor `device`, `precision`, `threads` and `memory_budget`,
-    /// which belong to the machine.
+    /// unless the schedule is spread over all epochs; nor are `tensorboard`, nor `device`, `precision`, `threads` and
+    /// `memory_budget`, which belong to the machine.
     pub fn differences(&self, other: &Self) -> Vec<Difference> {
         const FREE: [&str; 6] = ["patience", "tensorboard", "device", "precision", "threads", "memory_budget"];
         let is_free = |key: &str| FREE.contains(&key) || key == "epochs" && !self.schedule.depends_on_length();
