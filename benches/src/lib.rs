@@ -64,7 +64,8 @@ impl ModelFiles {
         let pictures = folder.path().join("pictures");
         sample_data::paint(&pictures, sample_data::SampleOptions { per_class: 10, size: IMAGE_SIZE, seed: 1 })?;
         let run = folder.path().join("run");
-        let request = FitRequest { pictures: Some(pictures), run: run.clone(), resume: false, config: case.config() };
+        let request =
+            FitRequest { pictures: Some(pictures), run: run.clone(), config: case.config(), ..FitRequest::default() };
         trainer::fit(&request, &mut (), &Interrupt::default())?;
         Ok(Self { folder, run: RunFolder::open(&run)? })
     }

@@ -43,13 +43,14 @@ impl Inputs {
         preprocess: &Preprocess,
         root: Option<&Path>,
     ) -> Self {
-        let root = root.unwrap_or(Path::new(&split.pictures));
+        let root = match root {
+            // Only the folder of the whole run can have been named anew; a side with a folder of its own stays there.
+            Some(root) if split.folder(side) == split.folder(Side::Training) => root,
+            _ => split.folder(side),
+        };
         let chosen = stratified(split, side, limit);
         let of = split.side(side).count();
-        let name = match side {
-            Side::Training => "training",
-            Side::Validation => "validation",
-        };
+        let name = side.name();
         let description = if chosen.len() == of {
             format!("{name} side of the run")
         } else {
@@ -171,10 +172,13 @@ mod tests {
         };
         Split {
             pictures: "/nowhere".into(),
+            validation: None,
+            test: None,
             labels: vec!["a".into(), "b".into()],
             seed: 1,
             validation_split: 0.0,
             files: labels.iter().enumerate().map(file).collect(),
+            left_out: Vec::new(),
         }
     }
 

@@ -53,7 +53,16 @@ pub(crate) fn run(folder: &Path, network: &Network) -> RunFolder {
     }
     files.sort_by_key(|file| file.side == Side::Validation);
     let root = pictures.to_str().expect("a Unicode path").to_owned();
-    let split = Split { pictures: root, labels: labels.clone(), seed: 1, validation_split: 0.25, files };
+    let split = Split {
+        pictures: root,
+        validation: None,
+        test: None,
+        labels: labels.clone(),
+        seed: 1,
+        validation_split: 0.25,
+        files,
+        left_out: Vec::new(),
+    };
     let run = RunFolder::create(&folder.join("run")).expect("a folder");
     run.write(RunFolder::CONFIG, b"").expect("a file");
     run.write_split(&split).expect("a file");

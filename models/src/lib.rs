@@ -61,6 +61,6 @@ pub use preprocess::{ChannelOrder, Filter, Fit, Preprocess, PreprocessError, Pre
 #[cfg(feature = "candle")]
 pub use rand_chacha::ChaCha8Rng;
 pub use run_folder::{RunFolder, RunFolderError};
-pub use split::{Side, Split, SplitFile};
+pub use split::{LeftOut, Side, Split, SplitFile};
 #[cfg(feature = "candle")]
 pub use training::{StepOutcome, StepSettings, TrainingBatch, correct_answers, dropout_generator, training_step};

@@ -31,8 +31,8 @@ impl TemporaryRun {
         let request = FitRequest {
             pictures: Some(pictures),
             run: folder.path().join("run"),
-            resume: false,
             config: Config { epochs: 0, validation_split: 0.25, threads: 1, ..config },
+            ..FitRequest::default()
         };
         trainer::fit(&request, &mut (), &Interrupt::default())?;
         let run = RunFolder::open(&request.run)?;
@@ -88,7 +88,7 @@ impl TemporaryRun {
         ensure!(files.len() == count, "the run has {} pictures to train on; expected {count}", files.len());
         let mut inputs = vec![0.0; count * preprocess.output_len()];
         for (file, input) in files.iter().zip(inputs.chunks_mut(preprocess.output_len())) {
-            preprocess.apply(&Picture::open(&Path::new(&split.pictures).join(&file.path))?, input)?;
+            preprocess.apply(&Picture::open(&split.path(file))?, input)?;
         }
         Ok(inputs)
     }

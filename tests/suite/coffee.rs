@@ -40,7 +40,6 @@ fn a_small_vgg_learns_the_roasts_and_keeps_its_answers_in_every_engine_and_preci
     let request = FitRequest {
         pictures: Some(coffee_pictures()?),
         run: folder.path().join("run"),
-        resume: false,
         config: Config {
             architecture: Family::Vgg11,
             width: 0.25,
@@ -50,6 +49,7 @@ fn a_small_vgg_learns_the_roasts_and_keeps_its_answers_in_every_engine_and_preci
             learning_rate: 1e-3,
             ..Config::default()
         },
+        ..FitRequest::default()
     };
     let report = trainer::fit(&request, &mut Log, &Interrupt::default())?;
     let validation = report.best.and_then(|best| best.validation).context("a validation side")?;
@@ -58,10 +58,7 @@ fn a_small_vgg_learns_the_roasts_and_keeps_its_answers_in_every_engine_and_preci
 
     let run = RunFolder::open(&request.run)?;
     let split = run.split()?;
-    let labelled = |file: &models::SplitFile| LabelledPicture {
-        path: Path::new(&split.pictures).join(&file.path),
-        label: file.label,
-    };
+    let labelled = |file: &models::SplitFile| LabelledPicture { path: split.path(file), label: file.label };
     let pictures: Vec<_> = split.side(Side::Validation).map(labelled).collect();
     let mut expected: Option<Vec<usize>> = None;
     for (name, quantize) in [("f32.onnx", None), ("int8.onnx", Some(Scheme::Int8))] {

@@ -50,6 +50,7 @@ fn help() -> Result<()> {
     let trainer: &[Arguments] = &[
         &["--help"],
         &["fit", "--help"],
+        &["check", "--help"],
         &["find-rate", "--help"],
         &["evaluate", "--help"],
         &["preview", "--help"],
@@ -280,6 +281,9 @@ fn json_of_the_trainer() -> Result<()> {
     preview.arg("preview").arg(&pictures).args(["--augment", "default", "--output"]).arg(trained.path("preview.png"));
     run(&mut preview)?.with_code(0)?;
     ensure!(Picture::decode(&fs::read(trained.path("preview.png"))?)?.height > 1700, "four rows of pictures");
+    let mut check = program("trainer")?;
+    check.arg("check").arg(trained.path("pictures")).args(["--format", "json"]);
+    snapshot("json_trainer_check", &shape_text(&run(&mut check)?.with_code(0)?.json()?)?);
     let summary = run(program("trainer")?.args(["summary", "--format", "json"]))?.with_code(0)?.json()?;
     snapshot("json_trainer_summary", &shape_text(&summary)?);
     Ok(())

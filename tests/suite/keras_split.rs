@@ -6,7 +6,10 @@ use anyhow::{Context, Result, ensure};
 use models::{ClassFolders, Sha256, Side, Split};
 use serde::Deserialize;
 use tests::{coffee_pictures, fixture};
-use trainer::data;
+use trainer::{
+    Interrupt,
+    data::{self, BadPicturePolicy, DuplicatePolicy, Folders, SplitSettings},
+};
 
 #[derive(Deserialize)]
 struct Fixture {
@@ -40,6 +43,12 @@ fn write_tree(root: &Path, keras: &Fixture) -> Result<()> {
     Ok(())
 }
 
+/// The split by the policy that promises Keras's to the letter.
+fn keras_split(root: &Path, validation_split: f64, seed: u32, duplicates: DuplicatePolicy) -> Result<Split> {
+    let settings = SplitSettings { validation_split, seed, duplicates, on_bad: BadPicturePolicy::Fail };
+    Ok(data::split(&Folders::of(root), &settings, &mut (), &Interrupt::default())?)
+}
+
 fn paths(split: &Split, side: Side) -> Vec<&str> {
     split.side(side).map(|file| file.path.as_str()).collect()
 }
@@ -64,7 +73,7 @@ fn every_split_is_kerass() -> Result<()> {
     write_tree(root.path(), &keras)?;
     ensure!(!keras.splits.is_empty(), "the fixture has no splits");
     for KerasSplit { seed, validation_split, training, validation } in &keras.splits {
-        let split = data::split(root.path(), *validation_split, *seed)?;
+        let split = keras_split(root.path(), *validation_split, *seed, DuplicatePolicy::Keep)?;
         for (side, expected) in [(Side::Training, training), (Side::Validation, validation)] {
             let expected: Vec<_> = expected.iter().map(|&place| keras.order[place].as_str()).collect();
             assert_eq!(paths(&split, side), expected, "{side:?} of seed {seed}, split {validation_split}");
@@ -81,7 +90,7 @@ fn the_split_of_the_coffee_pictures_is_kerass() -> Result<()> {
     let (keras, pictures) = (keras()?, coffee_pictures()?);
     ensure!(!keras.coffee.is_empty(), "the fixture has no digests of the coffee pictures");
     for KerasSplit { seed, validation_split, training, validation } in keras.coffee {
-        let split = data::split(&pictures, validation_split, seed)?;
+        let split = keras_split(&pictures, validation_split, seed, DuplicatePolicy::Keep)?;
         for (side, expected) in [(Side::Training, training), (Side::Validation, validation)] {
             assert_eq!(Sha256::of_lines(paths(&split, side)), expected, "{side:?} of seed {seed}");
         }

@@ -2,6 +2,7 @@
 
 mod coffee;
 mod command_lines;
+mod data_hygiene;
 mod hostile_input;
 mod keras_split;
 mod onnx_checker;

@@ -3,11 +3,13 @@
 mod axis;
 mod confusion;
 mod curves;
+mod folds;
 mod preview;
 mod range_test;
 
 pub use confusion::confusion;
 pub use curves::curves;
+pub use folds::folds;
 pub use preview::preview;
 pub use range_test::range_test;
 

@@ -8,12 +8,16 @@ use clap::{
 };
 use models::{Family, Precision, Preset};
 use serde::{Serialize, de::DeserializeOwned};
-use trainer::{Augmentation, ByteSize, ClassWeights, DeviceChoice, HeadKind, ImageSize, MOST_THREADS, ScheduleKind};
+use trainer::{
+    Augmentation, ByteSize, ClassWeights, DeviceChoice, HeadKind, ImageSize, MOST_FOLDS, MOST_THREADS, ScheduleKind,
+    check::FindingKind,
+    data::{BadPicturePolicy, DuplicatePolicy},
+};
 
 /// Fits a VGG network to a folder of labelled pictures.
 ///
 /// Data goes to standard output, everything else to standard error. Exit status: 0 success, 1 something that you can
-/// fix, 2 wrong usage, 130 training was interrupted, has saved, and can go on.
+/// fix, 2 wrong usage, 3 a gate that you asked for did not hold, 130 training was interrupted, has saved, and can go on.
 #[derive(Debug, Parser)]
 #[command(name = "trainer", version, arg_required_else_help = true)]
 pub(crate) struct Cli {
@@ -24,6 +28,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Fit(Box<FitArgs>),
+    Check(CheckArgs),
     FindRate(Box<FindRateArgs>),
     Evaluate(EvaluateArgs),
     Preview(PreviewArgs),
@@ -45,7 +50,8 @@ pub(crate) enum Format {
 /// Fit a network to a folder of labelled pictures, and write a run folder.
 ///
 /// The folder of pictures holds a folder for each class, which names it. Files, order, shuffle and split are those of
-/// Keras's image_dataset_from_directory for the same folder, seed and validation split.
+/// Keras's image_dataset_from_directory for the same folder, seed and validation split; but pictures that show the same
+/// are kept on one side, unless --duplicates says otherwise.
 ///
 /// Each setting comes from its flag, else from its environment variable, else from the settings file, else from its
 /// default; all are saved in the run's config.toml, which is itself a settings file.
@@ -58,6 +64,19 @@ pub(crate) struct FitArgs {
     /// Folder of labelled pictures, one folder per class; with --resume the run knows it.
     #[arg(value_name = "PICTURES", required_unless_present = "resume")]
     pub(crate) pictures: Option<PathBuf>,
+
+    /// Folder of pictures to validate with, which has the same class folders [default: a share of PICTURES].
+    #[arg(long, value_name = "DIR", env = "DEMITASSE_VALIDATION", conflicts_with = "validation_split")]
+    pub(crate) validation: Option<PathBuf>,
+
+    /// Folder of pictures to measure the best weights on at the end, which has the same class folders.
+    #[arg(long, value_name = "DIR", env = "DEMITASSE_TEST")]
+    pub(crate) test: Option<PathBuf>,
+
+    /// Cross-validate: train as often, each time validated with another part of PICTURES; a run folder for each below the
+    /// run's, and the mean accuracy with its 95 % confidence interval.
+    #[arg(long, value_name = "NUMBER", value_parser = folds, conflicts_with_all = ["validation", "validation_split"])]
+    pub(crate) folds: Option<usize>,
 
     /// Run folder to write [default: a new folder runs/PICTURES-ARCHITECTURE]. A run that is there is never
     /// overwritten.
@@ -184,6 +203,16 @@ pub(crate) struct PicturesFlags {
     /// Seed of the split, the initial weights, the order of the pictures, their variations, and dropout [default: 123].
     #[arg(long, value_name = "NUMBER", env = "DEMITASSE_SEED")]
     pub(crate) seed: Option<u32>,
+
+    /// What happens to pictures that show the same, by content or by look: keep them where Keras's split puts them,
+    /// group them on one side (and leave out of PICTURES what is in --validation or --test), or drop all but one of
+    /// each content and group the rest [default: group].
+    #[arg(long, env = "DEMITASSE_DUPLICATES", value_parser = named::<DuplicatePolicy>(&["keep", "group", "drop"]))]
+    pub(crate) duplicates: Option<DuplicatePolicy>,
+
+    /// What happens where pictures cannot be read: leave them out, or fail; all are named [default: fail].
+    #[arg(long, env = "DEMITASSE_ON_BAD", value_parser = named::<BadPicturePolicy>(&["skip", "fail"]))]
+    pub(crate) on_bad: Option<BadPicturePolicy>,
 }
 
 /// The training.
@@ -313,6 +342,62 @@ pub(crate) struct MachineFlags {
     pub(crate) memory_budget: Option<ByteSize>,
 }
 
+/// Look at pictures before they are used.
+///
+/// Says which files have the same content, which pictures look alike, which are in several classes or on several sides
+/// of the split, which cannot be read, and what is unusual. It changes nothing.
+///
+/// Pictures look alike where their perceptual hashes of 256 bits differ in at most 20, and their thumbnails in little
+/// but exposure: other formats, sizes and exposures of one photograph, or the same thing taken twice; not mirrored or
+/// turned ones.
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// Folder of labelled pictures, one folder per class.
+    pub(crate) pictures: PathBuf,
+
+    /// Folder of pictures to validate with, which has the same class folders [default: a share of PICTURES].
+    #[arg(long, value_name = "DIR", env = "DEMITASSE_VALIDATION", conflicts_with = "validation_split")]
+    pub(crate) validation: Option<PathBuf>,
+
+    /// Folder of pictures to test with, which has the same class folders.
+    #[arg(long, value_name = "DIR", env = "DEMITASSE_TEST")]
+    pub(crate) test: Option<PathBuf>,
+
+    /// Share of pictures that Keras's split sets apart for validation; 0 for none.
+    #[arg(
+        long, value_name = "SHARE", env = "DEMITASSE_VALIDATION_SPLIT", value_parser = share,
+        default_value_t = trainer::Config::default().validation_split
+    )]
+    pub(crate) validation_split: f64,
+
+    /// Seed of Keras's split.
+    #[arg(long, value_name = "NUMBER", env = "DEMITASSE_SEED", default_value_t = trainer::Config::default().seed)]
+    pub(crate) seed: u32,
+
+    /// HTML page to write, with the pictures in question inside.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+
+    /// End with status 3 where there is anything of these kinds; without a value, where there is anything.
+    #[arg(
+        long, value_name = "KINDS", num_args = 0..=1, require_equals = true, value_delimiter = ',',
+        default_missing_value = "leaks,label-conflicts,unreadable,class-names,exact-duplicates,near-duplicates,imbalance,small-classes,odd",
+        value_parser = named::<FindingKind>(&[
+            "leaks", "label-conflicts", "unreadable", "class-names", "exact-duplicates", "near-duplicates", "imbalance",
+            "small-classes", "odd",
+        ])
+    )]
+    pub(crate) strict: Vec<FindingKind>,
+
+    /// Threads that read pictures; 0 for one per core.
+    #[arg(long, value_name = "NUMBER", env = "DEMITASSE_THREADS", default_value_t = 0, value_parser = threads)]
+    pub(crate) threads: usize,
+
+    /// How the result is printed.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+}
+
 /// Measure the best weights of a run with candle.
 ///
 /// On the validation side of the run's split, after checking that its files are those that the run was made with; or
@@ -408,7 +493,7 @@ pub(crate) struct DiagramArgs {
     pub(crate) output: PathBuf,
 }
 
-/// Print the pictures of one side of a run's split, a path below the folder of pictures on each line.
+/// Print the pictures of one side of a run's split, a path below the folder of that side on each line.
 ///
 /// `runtime evaluate MODEL PICTURES --list FILE` measures a model file on just these.
 #[derive(Debug, Args)]
@@ -426,8 +511,10 @@ pub(crate) struct SplitArgs {
 pub(crate) enum SideName {
     /// What the network is fitted to.
     Training,
-    /// What its accuracy is measured on.
+    /// What its accuracy is measured on after every epoch.
     Validation,
+    /// What the best weights are measured on at the end.
+    Test,
 }
 
 /// Paint synthetic pictures of coffee beans in four roasts.
@@ -489,6 +576,17 @@ fn fraction(text: &str) -> Result<f64, String> {
         Some((above, below)) => Ok(number(above)? / number(below)?),
         None => number(text),
     }
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|error| format!("{error}"))?;
+    if (0.0..1.0).contains(&number) { Ok(number) } else { Err("it must be at least 0 and below 1".to_owned()) }
+}
+
+fn folds(text: &str) -> Result<usize, String> {
+    let number: usize = text.parse().map_err(|error| format!("{error}"))?;
+    let range = 2..=MOST_FOLDS;
+    if range.contains(&number) { Ok(number) } else { Err(format!("it must be from 2 to {MOST_FOLDS}")) }
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

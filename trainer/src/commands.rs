@@ -1,5 +1,7 @@
 //! One file for each subcommand.
 
+mod check;
+mod cross_validate;
 mod diagram;
 mod evaluate;
 mod find_rate;
@@ -18,6 +20,7 @@ use anyhow::{Context, bail};
 use models::{Architecture, RunFolder, draw, write_atomic};
 use trainer::Config;
 
+pub(crate) use check::check;
 pub(crate) use diagram::diagram;
 pub(crate) use evaluate::evaluate;
 pub(crate) use find_rate::find_rate;

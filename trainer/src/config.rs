@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use models::{Architecture, ArchitectureError, Family, Head, Precision, Preprocess, Preset};
 use serde::{Deserialize, Serialize};
 
-use crate::{Augmentation, ByteSize, ClassWeights, DeviceChoice, ImageSize, Schedule, ScheduleKind};
+use crate::{
+    Augmentation, ByteSize, ClassWeights, DeviceChoice, ImageSize, Schedule, ScheduleKind,
+    data::{BadPicturePolicy, DuplicatePolicy, SplitSettings},
+};
 
 /// Every setting of a training run. The default is the well-known tutorial's: VGG-16 on 224×224 pictures,
 /// batches of 32, 20 epochs, Adam at 1e-4 with exponential decay.
@@ -74,6 +77,10 @@ pub struct Config {
     pub validation_split: f64,
     /// Seed of the split, the initial weights, the order of the pictures, their variations, and dropout.
     pub seed: u32,
+    /// What happens to pictures that show the same.
+    pub duplicates: DuplicatePolicy,
+    /// What happens where a picture cannot be read.
+    pub on_bad: BadPicturePolicy,
     /// How much memory the decoded pictures may take; beyond it they are decoded again in every epoch.
     pub memory_budget: ByteSize,
     /// Whether the numbers of the epochs are written for TensorBoard too.
@@ -118,6 +125,8 @@ impl Default for Config {
             augment: Augmentation::default(),
             validation_split: 0.2,
             seed: 123,
+            duplicates: DuplicatePolicy::Group,
+            on_bad: BadPicturePolicy::Fail,
             memory_budget: ByteSize::gibibytes(1),
             tensorboard: false,
             device: DeviceChoice::Auto,
@@ -305,6 +314,16 @@ impl Config {
         match self.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
+        }
+    }
+
+    /// How pictures are divided.
+    pub fn split_settings(&self) -> SplitSettings {
+        SplitSettings {
+            validation_split: self.validation_split,
+            seed: self.seed,
+            duplicates: self.duplicates,
+            on_bad: self.on_bad,
         }
     }
 

@@ -1,18 +1,30 @@
 //! From a folder of pictures to batches of numbers.
 
 mod batches;
+mod fingerprint;
+mod folds;
+mod groups;
 mod keras_split;
+mod listing;
+mod near_duplicates;
 mod pictures;
 mod split;
+mod survey;
 
 use std::{io, path::PathBuf, sync::Arc};
 
 use models::{ClassFoldersError, DecodeError, PreprocessError, Sha256};
 
 pub use batches::{Batch, Batches, EpochPlace, epoch_order};
+pub use fingerprint::{Fingerprint, PerceptualHash, Thumbnail};
+pub use folds::assign_folds;
+pub use groups::Groups;
 pub use keras_split::{shuffled, validation_count};
+pub use listing::{Folders, ListedFile, Listing};
+pub use near_duplicates::{NEAR_BITS, NearDuplicate, join_near_duplicates};
 pub use pictures::{Pictures, Variation, open};
-pub use split::{changes, split, verify};
+pub use split::{BadPicturePolicy, DuplicatePolicy, SplitSettings, folders_of, relocated, split, split_folds, verify};
+pub use survey::{Repetitions, Survey};
 
 /// Why the data cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +45,33 @@ pub enum DataError {
         /// The only class.
         label: String,
     },
+    /// A folder that goes with another has other classes.
+    #[error(
+        "the class folders of {} are not those of {}{}; rename them, and leave no class out",
+        path.display(), pictures.display(), differences(unknown, missing)
+    )]
+    OtherClasses {
+        /// The folder.
+        path: PathBuf,
+        /// The folder that is trained on.
+        pictures: PathBuf,
+        /// Classes that it lacks.
+        missing: Vec<String>,
+        /// Classes that are not trained on.
+        unknown: Vec<String>,
+    },
+    /// Some pictures cannot be used.
+    #[error(
+        "{} cannot be used; repair each or remove it from its folder, or leave them out with --on-bad skip{}",
+        match files.len() { 1 => "a picture".to_owned(), count => format!("{count} pictures") }, named(files)
+    )]
+    BadPictures {
+        /// The files, and what is wrong with each.
+        files: Vec<(PathBuf, String)>,
+    },
+    /// It was asked to stop.
+    #[error("interrupted while the pictures were read; nothing was written yet")]
+    Interrupted,
     /// A file cannot be read.
     #[error("cannot read {}", path.display())]
     Read {
@@ -60,7 +99,11 @@ pub enum DataError {
     /// The split leaves no picture to train on, or to validate with.
     #[error(
         "a validation split of {validation_split} of {pictures} pictures leaves {what}; \
-         add pictures, or set another --validation-split (0 for no validation side)"
+         add pictures, or set another --validation-split (0 for no validation side){}",
+        match repeated {
+            0 => String::new(),
+            _ => format!("; {repeated} pictures repeat others, and are not divided: --duplicates keep would"),
+        }
     )]
     EmptySide {
         /// The share.
@@ -69,6 +112,8 @@ pub enum DataError {
         pictures: usize,
         /// The side without pictures.
         what: &'static str,
+        /// How many pictures show what others show.
+        repeated: usize,
     },
     /// A picture is not the one that the run was made with.
     #[error(
@@ -105,6 +150,24 @@ pub enum DataError {
     /// The thread that prepares the batches cannot be started.
     #[error("cannot start the thread that prepares the pictures")]
     Thread(#[source] io::Error),
+}
+
+fn differences(unknown: &[String], missing: &[String]) -> String {
+    let quoted = |names: &[String]| names.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ");
+    let mut text = String::new();
+    if !unknown.is_empty() {
+        text += &format!(": there is {}, which is not trained on", quoted(unknown));
+    }
+    if !missing.is_empty() {
+        text += if text.is_empty() { ": it" } else { ", and it" };
+        text += &format!(" lacks {}", quoted(missing));
+    }
+    text
+}
+
+/// One file on each line.
+fn named(files: &[(PathBuf, String)]) -> String {
+    files.iter().map(|(path, problem)| format!("\n  {}: {problem}", path.display())).collect()
 }
 
 /// The threads that decode and resize, apart from those of the network, so that no step waits in their queue.

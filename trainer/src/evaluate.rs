@@ -113,9 +113,8 @@ type LabelledPaths = Vec<(PathBuf, u32)>;
 
 fn validation_side(run: &RunFolder) -> Result<LabelledPaths, EvaluationError> {
     let split = run.split()?;
-    let root = PathBuf::from(&split.pictures);
-    data::verify(&split, &root, Side::Validation)?;
-    let files: Vec<_> = split.side(Side::Validation).map(|file| (root.join(&file.path), file.label)).collect();
+    data::verify(&split, Side::Validation)?;
+    let files: Vec<_> = split.side(Side::Validation).map(|file| (split.path(file), file.label)).collect();
     match files.is_empty() {
         true => Err(EvaluationError::NoValidationSide { path: run.path().to_owned() }),
         false => Ok(files),

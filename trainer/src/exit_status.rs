@@ -7,6 +7,8 @@ pub(crate) enum ExitStatus {
     Success,
     /// Something that the user can fix.
     Failure,
+    /// A gate that was asked for did not hold.
+    GateFailed,
     /// Training was asked to stop; it has saved, and can go on. As a shell reports a program that ctrl-C ended, so
     /// that `trainer fit … && exporter …` stops there too. (2, wrong usage, is clap's.)
     Interrupted,
@@ -18,6 +20,7 @@ impl ExitStatus {
         match self {
             ExitStatus::Success => 0,
             ExitStatus::Failure => 1,
+            ExitStatus::GateFailed => 3,
             ExitStatus::Interrupted => 130,
         }
     }

@@ -1,6 +1,7 @@
 //! Fitting a network to a folder of labelled pictures.
 
 mod artifacts;
+mod cross_validation;
 mod event_log;
 mod range_test;
 mod session;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 
 use models::{NetworkError, RunFolderError, draw::DrawError};
 
+pub use cross_validation::{CrossValidation, Estimate, Fold, MOST_FOLDS, cross_validate, resume_cross_validation};
 pub use range_test::{RangePoint, RangeTest, RangeTestRequest, range_test};
 pub use session::FitRequest;
 pub use state::StateError;
@@ -28,7 +30,10 @@ use session::Session;
 /// # Errors
 /// [`FitError`]; what the run folder holds then can be resumed.
 pub fn fit(request: &FitRequest, observer: &mut dyn Observer, interrupt: &Interrupt) -> Result<Report, FitError> {
-    let session = if request.resume { Session::resume(request, observer)? } else { Session::start(request, observer)? };
+    let session = match request.resume {
+        true => Session::resume(request, observer)?,
+        false => Session::start(request, observer, interrupt)?,
+    };
     session.run(observer, interrupt)
 }
 

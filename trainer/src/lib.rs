@@ -3,6 +3,7 @@
 //! - [`Config`]: every setting; the default is the well-known tutorial's.
 //! - [`data`]: the split, exactly that of Keras's `image_dataset_from_directory`, and batches that are prepared while
 //!   the network works.
+//! - [`check`]: a look at the pictures before they are used.
 //! - [`fit`]: a training run, watched by an [`Observer`], stopped by an [`Interrupt`], resumed to the same bits.
 //! - [`distortion`]: what light, lenses and hands do to pictures, at stated strengths.
 //! - [`range_test`]: a look for a good learning rate before a run.
@@ -21,7 +22,8 @@
 //!
 //! let config =
 //!     Config { width: 0.0625, head: HeadKind::Gap, image_size: "32".parse()?, epochs: 1, ..Config::default() };
-//! let request = FitRequest { pictures: Some(pictures), run: folder.path().join("run"), resume: false, config };
+//! let request =
+//!     FitRequest { pictures: Some(pictures), run: folder.path().join("run"), config, ..FitRequest::default() };
 //! let report = fit(&request, &mut (), &Interrupt::default())?;
 //! assert_eq!(report.epochs, 1);
 //! assert!(request.run.join("best.safetensors").exists());
@@ -31,6 +33,7 @@
 mod augmentation;
 mod chance;
 pub mod charts;
+pub mod check;
 mod class_weights;
 mod config;
 pub mod data;
@@ -56,7 +59,10 @@ pub use data::DataError;
 pub use device::{ChosenDevice, DeviceError};
 pub use evaluate::{EvaluationError, EvaluationRequest, evaluate};
 pub use evaluation::{ClassResult, Evaluation, Tally};
-pub use fit::{FitError, FitRequest, RangePoint, RangeTest, RangeTestRequest, StateError, fit, range_test};
+pub use fit::{
+    CrossValidation, Estimate, FitError, FitRequest, Fold, MOST_FOLDS, RangePoint, RangeTest, RangeTestRequest,
+    StateError, cross_validate, fit, range_test, resume_cross_validation,
+};
 pub use interrupt::Interrupt;
 pub use metrics::EpochMetrics;
 pub use observer::{EpochStart, Observer, StepProgress};

@@ -12,10 +12,12 @@ use clap::Parser;
 
 use cli::{Cli, Command};
 use exit_status::ExitStatus;
+use trainer::{DataError, FitError};
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Fit(args) => commands::fit(*args),
+        Command::Check(args) => commands::check(args),
         Command::FindRate(args) => commands::find_rate(*args),
         Command::Evaluate(args) => commands::evaluate(args),
         Command::Preview(args) => commands::preview(&args),
@@ -30,7 +32,10 @@ fn main() -> ExitCode {
         }
         eprintln!("error: {error}");
         error.chain().skip(1).for_each(|cause| eprintln!("  because: {cause}"));
-        ExitStatus::Failure
+        match error.downcast_ref() {
+            Some(FitError::Data(DataError::Interrupted)) => ExitStatus::Interrupted,
+            _ => ExitStatus::Failure,
+        }
     });
     status.into()
 }

@@ -42,6 +42,9 @@ pub struct Report {
     pub last: Option<EpochMetrics>,
     /// The best weights, where there are any yet.
     pub best: Option<BestWeights>,
+    /// What they answer on the test side, where there is one and training is finished.
+    #[serde(default)]
+    pub test: Option<Evaluation>,
 }
 
 /// How a training run ended.

@@ -3,9 +3,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow};
 use models::RunFolder;
 use serde::Serialize;
-use trainer::{Config, FitRequest, Interrupt, Report, Status, fit as fit_network};
+use trainer::{Config, CrossValidation, FitRequest, Interrupt, Report, Status, fit as fit_network};
 
-use super::{print, print_json};
+use super::{cross_validate::cross_validate, print, print_json};
 use crate::{
     cli::{FitArgs, Format},
     exit_status::ExitStatus,
@@ -23,7 +23,11 @@ pub(crate) fn fit(args: FitArgs) -> anyhow::Result<ExitStatus> {
         None => new_run(&args, &config)?,
     };
     let interrupt = stop_on_signals()?;
-    let request = FitRequest { pictures: args.pictures, run, resume: args.resume, config };
+    let FitArgs { pictures, validation, test, resume, folds, .. } = args;
+    let request = FitRequest { pictures, validation, test, run, resume, config };
+    if folds.is_some() || resume && CrossValidation::is_in(&request.run) {
+        return cross_validate(&request, folds, args.format, &interrupt);
+    }
     let mut progress = Progress::new(args.format);
     let report = fit_network(&request, &mut progress, &interrupt);
     progress.finish()?;
@@ -53,6 +57,9 @@ struct Event<'a> {
 fn config(args: &FitArgs) -> anyhow::Result<Config> {
     let base = match (&args.settings.config, &args.run) {
         (Some(file), _) => Config::from_file(file)?,
+        (None, Some(run)) if args.resume && CrossValidation::is_in(run) => {
+            Config::from_file(&run.join(RunFolder::CONFIG))?
+        }
         (None, Some(run)) if args.resume => Config::from_file(&RunFolder::open(run)?.file(RunFolder::CONFIG))?,
         _ => Config::default(),
     };
@@ -101,6 +108,10 @@ fn describe(report: &Report) -> String {
                 validation.engine
             ));
         }
+    }
+    if let Some(test) = &report.test {
+        let (correct, pictures) = (test.correct, test.pictures);
+        lines.push(format!("test accuracy\t{:.2} % ({correct} of {pictures} test pictures)", 100.0 * test.accuracy));
     }
     lines.join("\n")
 }

@@ -12,6 +12,7 @@ pub(crate) fn split(args: &SplitArgs) -> anyhow::Result<ExitStatus> {
     let side = match args.side {
         SideName::Training => Side::Training,
         SideName::Validation => Side::Validation,
+        SideName::Test => Side::Test,
     };
     for file in split.side(side) {
         print(&file.path)?;

@@ -1,14 +1,12 @@
 //! The files of a run folder that people look at.
 
-use std::path::Path;
-
 use models::{Architecture, Picture, RunFolder, RunFolderError, Side, Split, SplitFile, draw};
 
 use super::FitError;
 use crate::{EpochMetrics, Report, charts, data::open, metrics::to_csv, preview::PREVIEWED};
 
 /// Pixels per unit of a drawing in a PNG file.
-const SCALE: f32 = 2.0;
+pub(super) const SCALE: f32 = 2.0;
 
 /// What the network is.
 pub(super) fn describe(run: &RunFolder, architecture: &Architecture) -> Result<(), FitError> {
@@ -19,8 +17,7 @@ pub(super) fn describe(run: &RunFolder, architecture: &Architecture) -> Result<(
 /// Some of the pictures.
 pub(super) fn preview(run: &RunFolder, split: &Split) -> Result<(), FitError> {
     let labelled = |file: &SplitFile| -> Result<(Picture, &str), FitError> {
-        let path = Path::new(&split.pictures).join(&file.path);
-        Ok((open(&path)?, &split.labels[file.label as usize]))
+        Ok((open(&split.path(file))?, &split.labels[file.label as usize]))
     };
     let shown: Vec<_> = split.side(Side::Training).take(PREVIEWED).map(labelled).collect::<Result<_, _>>()?;
     let png = charts::preview(&shown).map_err(|source| FitError::Draw { what: "the preview", source })?;

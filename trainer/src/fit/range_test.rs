@@ -68,7 +68,8 @@ pub fn range_test(
     interrupt: &Interrupt,
 ) -> Result<Option<RangeTest>, FitError> {
     request.validate()?;
-    let split = data::split(&request.pictures, request.config.validation_split, request.config.seed)?;
+    let split =
+        data::split(&data::Folders::of(&request.pictures), &request.config.split_settings(), observer, interrupt)?;
     let architecture = request.config.architecture(split.labels.len())?;
     let (config, device) = session::settle(&request.config, observer)?;
     let mut network = Network::new(&architecture, u64::from(config.seed), &device.device)?;

@@ -1,4 +1,5 @@
 use std::{
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
@@ -16,7 +17,7 @@ use super::{
 };
 use crate::{
     BestWeights, Config, DataError, EpochMetrics, Evaluation, Interrupt, Observer, Report, Schedule, Status,
-    data::{self, Batch, Batches, EpochPlace, Pictures, Variation, epoch_order},
+    data::{self, Batch, Batches, EpochPlace, Folders, Pictures, Variation, epoch_order},
     device::ChosenDevice,
     evaluation::{Tally, tensors},
     observer::{EpochStart, StepProgress},
@@ -30,10 +31,14 @@ const NEXT_BEST: &str = ".best-next.safetensors";
 const CHECKED_AT_ONCE: usize = 64;
 
 /// What to fit, and where to.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct FitRequest {
     /// The folder of labelled pictures; a run that goes on knows its own.
     pub pictures: Option<PathBuf>,
+    /// The folder of pictures to validate with; without it, a share of `pictures`.
+    pub validation: Option<PathBuf>,
+    /// The folder of pictures that the best weights are measured on at the end.
+    pub test: Option<PathBuf>,
     /// The run folder.
     pub run: PathBuf,
     /// Whether to go on with the run that is in the folder.
@@ -51,7 +56,7 @@ pub(super) struct Session {
     architecture: Architecture,
     device: ChosenDevice,
     pool: Arc<rayon::ThreadPool>,
-    /// The training side, then the validation side.
+    /// The training side, the validation side, the test side.
     pictures: Arc<Pictures>,
     network: Network,
     adam: Adam,
@@ -70,15 +75,29 @@ enum Passage<T> {
 
 impl Session {
     /// A new run.
-    pub fn start(request: &FitRequest, observer: &mut dyn Observer) -> Result<Self, FitError> {
+    pub fn start(request: &FitRequest, observer: &mut dyn Observer, interrupt: &Interrupt) -> Result<Self, FitError> {
         request.config.validate()?;
+        Self::check_free(request)?;
+        let FitRequest { pictures, validation, test, config, .. } = request;
+        // No number of classes makes a network possible that is not; better known before all pictures are read.
+        config.architecture(2)?;
+        let pictures = pictures.clone().ok_or(FitError::NoPictures)?;
+        let folders = Folders { pictures, validation: validation.clone(), test: test.clone() };
+        let split = data::split(&folders, &config.split_settings(), observer, interrupt)?;
+        Self::start_on(request, split, observer)
+    }
+
+    fn check_free(request: &FitRequest) -> Result<(), FitError> {
         // A kill while a run is set up leaves no settings, which are written last of its description: no run yet.
         let taken = |name| request.run.join(name).exists();
         if [RunFolder::CONFIG, RunFolder::LAST, RunFolder::BEST].into_iter().any(taken) {
             return Err(FitError::AlreadyARun { path: request.run.clone() });
         }
-        let pictures = request.pictures.as_ref().ok_or(FitError::NoPictures)?;
-        let split = data::split(pictures, request.config.validation_split, request.config.seed)?;
+        Ok(())
+    }
+
+    /// A new run on pictures that are divided already.
+    pub fn start_on(request: &FitRequest, split: Split, observer: &mut dyn Observer) -> Result<Self, FitError> {
         let architecture = request.config.architecture(split.labels.len())?;
         let (config, device) = settle(&request.config, observer)?;
         let network = Network::new(&architecture, u64::from(config.seed), &device.device)?;
@@ -105,9 +124,15 @@ impl Session {
             return Err(FitError::OtherSettings { path: request.run.clone(), differences });
         }
         let recorded = run.split()?;
-        let pictures = request.pictures.clone().unwrap_or_else(|| PathBuf::from(&recorded.pictures));
-        let split = data::split(&pictures, saved.validation_split, saved.seed)?;
-        data::changes(&recorded, &split)?;
+        let folders = data::folders_of(&recorded);
+        let split = data::relocated(
+            &recorded,
+            &Folders {
+                pictures: request.pictures.clone().unwrap_or(folders.pictures),
+                validation: request.validation.clone().or(folders.validation),
+                test: request.test.clone().or(folders.test),
+            },
+        )?;
         let architecture = request.config.architecture(split.labels.len())?;
         let (config, device) = settle(&request.config, observer)?;
         let (network, adam, state) = match Self::load(&run, &architecture, &split, &device)? {
@@ -188,18 +213,23 @@ impl Session {
     /// Trains until all epochs are done, or until asked to stop.
     pub fn run(mut self, observer: &mut dyn Observer, interrupt: &Interrupt) -> Result<Report, FitError> {
         match self.train(observer, interrupt)? {
-            Passage::Through(()) => self.finish(Status::Finished),
+            Passage::Through(test) => self.finish(Status::Finished, test),
             Passage::Interrupted => {
                 if self.state.batches > 0 || !self.run.file(RunFolder::LAST).exists() {
                     self.check_weights()?;
                     self.save_last(Vec::new())?;
                 }
-                self.finish(Status::Interrupted)
+                self.finish(Status::Interrupted, None)
             }
         }
     }
 
-    fn train(&mut self, observer: &mut dyn Observer, interrupt: &Interrupt) -> Result<Passage<()>, FitError> {
+    /// Trains, and measures the best weights on the test side where there is one.
+    fn train(
+        &mut self,
+        observer: &mut dyn Observer,
+        interrupt: &Interrupt,
+    ) -> Result<Passage<Option<Tally>>, FitError> {
         if let Passage::Interrupted = self.check_pictures(observer, interrupt)? {
             return Ok(Passage::Interrupted);
         }
@@ -219,7 +249,14 @@ impl Session {
                 return Ok(Passage::Interrupted);
             }
         }
-        Ok(Passage::Through(()))
+        match self.range(Side::Test) {
+            test if test.is_empty() => Ok(Passage::Through(None)),
+            test => {
+                let (mut best, _) = Network::load(&self.run.file(RunFolder::BEST), &self.device.device)?;
+                best.set_precision(self.device.precision)?;
+                self.answers(&best, test, observer, interrupt)
+            }
+        }
     }
 
     /// The patience, where it is at its end.
@@ -245,7 +282,7 @@ impl Session {
 
     /// One epoch, or what is left of it.
     fn epoch(&mut self, observer: &mut dyn Observer, interrupt: &Interrupt) -> Result<Passage<()>, FitError> {
-        let training = training_pictures(&self.split);
+        let training = self.range(Side::Training).len();
         let mut order = epoch_order(training, self.config.seed, self.state.epochs);
         let rest = order.split_off(training.min(self.state.batches * self.config.batch_size));
         observer.epoch_started(EpochStart {
@@ -309,18 +346,29 @@ impl Session {
 
     /// What the network answers on the validation side; none where there is no such side.
     fn validate(&self, observer: &mut dyn Observer, interrupt: &Interrupt) -> Result<Passage<Option<Tally>>, FitError> {
-        let (training, total) = (training_pictures(&self.split), self.pictures.len());
-        if training == total {
-            return Ok(Passage::Through(None));
+        match self.range(Side::Validation) {
+            validation if validation.is_empty() => Ok(Passage::Through(None)),
+            validation => self.answers(&self.network, validation, observer, interrupt),
         }
+    }
+
+    /// What a network answers to some of the pictures.
+    fn answers(
+        &self,
+        network: &Network,
+        asked: Range<usize>,
+        observer: &mut dyn Observer,
+        interrupt: &Interrupt,
+    ) -> Result<Passage<Option<Tally>>, FitError> {
+        let total = asked.len();
         let mut tally = Tally::new(self.split.labels.len());
         let (pictures, pool) = (Arc::clone(&self.pictures), Arc::clone(&self.pool));
-        for batch in Batches::start(pictures, (training..total).collect(), self.config.batch_size, pool)? {
+        for batch in Batches::start(pictures, asked.collect(), self.config.batch_size, pool)? {
             if interrupt.is_requested() {
                 return Ok(Passage::Interrupted);
             }
-            tally.add(&self.network, batch?)?;
-            observer.validated(tally.pictures(), total - training);
+            tally.add(network, batch?)?;
+            observer.validated(tally.pictures(), total);
         }
         if !tally.loss_sum.is_finite() {
             return Err(self.diverged("the validation loss"));
@@ -426,9 +474,14 @@ impl Session {
         }
     }
 
-    fn finish(&self, status: Status) -> Result<Report, FitError> {
-        let validation = |tally: &Tally| Evaluation::new(tally, &self.split.labels, self.device.engine());
-        let training_pictures = training_pictures(&self.split);
+    /// Where the pictures of a side are in the list of all.
+    fn range(&self, side: Side) -> Range<usize> {
+        let start = self.split.files.iter().take_while(|file| file.side < side).count();
+        start..start + self.split.side(side).count()
+    }
+
+    fn finish(&self, status: Status, test: Option<Tally>) -> Result<Report, FitError> {
+        let evaluation = |tally: &Tally| Evaluation::new(tally, &self.split.labels, self.device.engine());
         let report = Report {
             status,
             run: self.run.path().to_owned(),
@@ -438,8 +491,8 @@ impl Session {
             architecture: self.architecture.name.clone(),
             parameters: self.architecture.parameters(),
             labels: self.split.labels.clone(),
-            training_pictures,
-            validation_pictures: self.split.files.len() - training_pictures,
+            training_pictures: self.range(Side::Training).len(),
+            validation_pictures: self.range(Side::Validation).len(),
             data: self.data,
             epochs: self.state.epochs,
             stopped_early: status == Status::Finished && self.state.epochs < self.config.epochs,
@@ -449,8 +502,9 @@ impl Session {
             best: self.state.best.as_ref().map(|best| BestWeights {
                 epoch: best.epoch,
                 sha256: best.weights,
-                validation: best.validation.as_ref().map(validation),
+                validation: best.validation.as_ref().map(evaluation),
             }),
+            test: test.as_ref().map(evaluation),
         };
         artifacts::conclude(&self.run, &self.state.rows, &report)?;
         Ok(report)
@@ -464,8 +518,7 @@ pub(super) fn adam(network: &Network, config: &Config) -> Result<Adam, FitError>
 
 /// The pictures of the split, those of the training side with the run's variations.
 pub(super) fn pictures(config: &Config, split: &Split) -> Arc<Pictures> {
-    let root = PathBuf::from(&split.pictures);
-    let files = split.files.iter().map(|file| (root.join(&file.path), file.label)).collect();
+    let files = split.files.iter().map(|file| (split.path(file), file.label)).collect();
     let pictures = Pictures::new(files, config.preprocess(), config.memory_budget);
     Arc::new(pictures.with_variation(Variation {
         augmentation: config.augment.clone(),

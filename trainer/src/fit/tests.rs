@@ -5,7 +5,9 @@ use models::{ModelCard, RunFolder, Side};
 use super::*;
 use crate::{
     Config, DeviceChoice, EpochMetrics, EpochStart, EvaluationError, EvaluationRequest, HeadKind, ImageSize,
-    ScheduleKind, Status, StepProgress, evaluate,
+    ScheduleKind, Status, StepProgress,
+    data::{Folders, split},
+    evaluate,
 };
 
 /// Two classes of six flat pictures, which differ in colour and a little in shade.
@@ -43,7 +45,8 @@ fn config() -> Config {
 }
 
 fn request(pictures: &Path, run: &Path, resume: bool, config: Config) -> FitRequest {
-    FitRequest { pictures: Some(pictures.to_owned()), run: run.to_owned(), resume, config }
+    let pictures = Some(pictures.to_owned());
+    FitRequest { pictures, run: run.to_owned(), resume, config, ..FitRequest::default() }
 }
 
 fn fit_through(pictures: &Path, run: &Path, config: Config) -> Report {
@@ -393,7 +396,8 @@ fn a_bad_picture_of_either_side_is_named_before_the_first_step() {
         }
     }
     let (pictures, runs) = (pictures(), tempfile::tempdir().expect("a folder"));
-    let split = crate::data::split(pictures.path(), 0.4, 123).expect("pictures");
+    let (folders, settings) = (Folders::of(pictures.path()), config().split_settings());
+    let split = split(&folders, &settings, &mut (), &Interrupt::default()).expect("pictures");
     for side in [Side::Validation, Side::Training] {
         let file = &split.side(side).next().expect("one").path;
         let sound = fs::read(pictures.path().join(file)).expect("a picture");
