@@ -40,7 +40,7 @@ mod im2col;
 mod winograd;
 
 pub use algorithm::{Algorithm, Pass, algorithm};
-use winograd::Orientation;
+use winograd::{Orientation, Source};
 
 /// Side of the kernel.
 pub(crate) const KERNEL: usize = 3;
@@ -225,7 +225,7 @@ fn forward_on(
     };
     let length = winograd::evaluated_len(side, shape.in_channels, shape.out_channels);
     scratch::with(length, |evaluated| {
-        winograd::evaluate_weights(set, side, shape, Orientation::Forward, weight, evaluated);
+        winograd::evaluate_weights(set, side, shape, Source::Plain(Orientation::Forward, weight), evaluated);
         let weights = winograd::Weights::Evaluated(evaluated);
         winograd::forward(set, side, shape, (input, weights), epilogue, output);
     });
@@ -318,7 +318,8 @@ impl TransformedWeights {
         let length = winograd::evaluated_len(side, shape.in_channels, shape.out_channels);
         let mut values = scratch::Buffer::zeroed(length);
         let set = InstructionSet::current();
-        winograd::evaluate_weights(set, side, shape, Orientation::Forward, weight, values.as_mut_slice());
+        let source = Source::Plain(Orientation::Forward, weight);
+        winograd::evaluate_weights(set, side, shape, source, values.as_mut_slice());
         Self::of(algorithm, shape, Form::Evaluated(values))
     }
 
@@ -433,7 +434,7 @@ fn backward_data_on(
     };
     let length = winograd::evaluated_len(side, shape.out_channels, shape.in_channels);
     scratch::with(length, |evaluated| {
-        winograd::evaluate_weights(set, side, shape, Orientation::Backward, weight, evaluated);
+        winograd::evaluate_weights(set, side, shape, Source::Plain(Orientation::Backward, weight), evaluated);
         let weights = winograd::Weights::Evaluated(evaluated);
         winograd::forward(set, side, transposed, (grad_output, weights), Epilogue::NONE, grad_input);
     });

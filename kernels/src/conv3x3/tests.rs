@@ -200,6 +200,15 @@ fn many_channels_and_long_rows_agree_too() {
     }
 }
 
+/// More tiles than packed weights are multiplied with at once.
+#[test]
+fn packed_weights_of_many_tiles_agree_too() {
+    let shape = Shape { batch: 1, in_channels: 48, out_channels: 16, height: 130, width: 128 };
+    for set in InstructionSet::available().filter(|_| cfg!(not(miri))) {
+        check(shape, Algorithm::Winograd6, set);
+    }
+}
+
 /// Small enough for Miri, which interprets the portable set.
 #[test]
 fn portable_passes_have_no_undefined_behaviour() {

@@ -23,4 +23,6 @@ mod weights;
 
 pub(super) use filter::backward_filter;
 pub(super) use forward::forward;
-pub(super) use weights::{Orientation, Packed, Weights, evaluate as evaluate_weights, evaluated_len, pack, packed_len};
+pub(super) use weights::{
+    Orientation, Packed, Source, Weights, evaluate as evaluate_weights, evaluated_len, pack, packed_len,
+};

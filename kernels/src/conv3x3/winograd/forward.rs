@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::evaluate::{self, DataPanel, Tensor, point_stride};
 use super::tiles::{Grid, PITCH, Planes, Window, longest, scatter, strip_len};
 use super::weights::point_len;
-use super::{Packed, Weights, packed, transform};
+use super::{Packed, Source, Weights, packed, transform};
 use crate::conv3x3::block::{Block, even_parts};
 use crate::conv3x3::{Epilogue, Shape};
 use crate::scratch::{self, Shared};
@@ -49,8 +49,9 @@ pub(crate) fn forward(
     assert!(input.len() == shape.input_len() && output.len() == epilogue.output_len(shape));
     assert!(epilogue.bias.is_none_or(|bias| bias.len() == shape.out_channels));
     let packed_len = super::packed_len(shape.in_channels, shape.out_channels);
+    let evaluated_len = super::evaluated_len(side, shape.in_channels, shape.out_channels);
     let (length, needed) = match weights {
-        Weights::Evaluated(values) => (values.len(), super::evaluated_len(side, shape.in_channels, shape.out_channels)),
+        Weights::Evaluated(values) => (values.len(), evaluated_len),
         Weights::Packed(Packed::Floats(values)) => (values.len(), packed_len),
         Weights::Packed(Packed::Integers(values, scales)) => {
             assert!(scales.len() >= shape.out_channels.next_multiple_of(PANEL));
@@ -62,6 +63,16 @@ pub(crate) fn forward(
         return;
     }
     let grid = Grid::new(side, shape.batch, shape.height, shape.width);
+    if let Weights::Packed(weights) = weights
+        && grid.tiles > packed::most_tiles(side, shape.in_channels.div_ceil(PANEL))
+        && evaluated_len <= packed::SHARED
+    {
+        // Every block would evaluate them again. So many floats of working memory are taken by other layers anyway.
+        return scratch::with(evaluated_len, |evaluated| {
+            super::evaluate_weights(set, side, shape, Source::Packed(weights), evaluated);
+            forward(set, side, shape, (input, Weights::Evaluated(evaluated)), epilogue, output);
+        });
+    }
     let input = Tensor { values: input, channels: shape.in_channels, grid };
     let output = Shared::new(output);
     macro_rules! pass {
@@ -125,12 +136,14 @@ impl<const N: usize> Pass<'_, N> {
     /// All threads evaluate a block of tiles, then multiply, then interpolate: every weight is read
     /// once for the whole block. Where the weights are packed, each thread interpolates what it has multiplied.
     fn run_shared<const M: usize>(self, set: InstructionSet) {
-        let (floats, out_panels) = match self.weights {
-            Weights::Evaluated(_) => (SHARED, self.out_panels()),
-            Weights::Packed(_) => (packed::SHARED, 0),
+        let (most, out_panels) = match self.weights {
+            Weights::Evaluated(_) => {
+                let panels = self.in_panels() + self.out_panels();
+                (SHARED / (Self::POINTS * panels * PANEL), self.out_panels())
+            }
+            Weights::Packed(_) => (packed::most_tiles(N - 2, self.in_panels()), 0),
         };
-        let panels = self.in_panels() + out_panels;
-        let most = (floats / (Self::POINTS * panels * PANEL)).clamp(1, self.grid.tiles);
+        let most = most.clamp(1, self.grid.tiles);
         let blocks = self.grid.tiles.div_ceil(most);
         let most = self.grid.tiles.div_ceil(blocks);
         let data_len = Self::POINTS * point_stride(self.in_panels(), most);

@@ -18,6 +18,11 @@ use crate::simd::{InstructionSet, Operation, PANEL, Simd};
 /// Floats of evaluated tiles that all threads work on together (5 MiB).
 pub(super) const SHARED: usize = 5 << 18;
 
+/// Tiles of `side` that all threads work on together.
+pub(super) fn most_tiles(side: usize, in_panels: usize) -> usize {
+    SHARED / ((side + 2) * (side + 2) * in_panels * PANEL)
+}
+
 /// Panels of outputs to a task.
 const OUT_PANELS: usize = 2;
 

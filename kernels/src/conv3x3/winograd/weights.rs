@@ -65,35 +65,24 @@ pub(crate) enum Packed<'a> {
     Integers(&'a [i8], &'a [f32]),
 }
 
-/// Evaluates weights `[out_channels, in_channels, 3, 3]` of `shape` for tiles of `side`.
-pub(crate) fn evaluate(
-    set: InstructionSet,
-    side: usize,
-    shape: Shape,
-    orientation: Orientation,
-    weight: &[f32],
-    evaluated: &mut [f32],
-) {
+/// Evaluates weights of `shape` for tiles of `side`.
+pub(crate) fn evaluate(set: InstructionSet, side: usize, shape: Shape, source: Source, evaluated: &mut [f32]) {
     match side {
-        2 => evaluate_for::<4>(set, shape, orientation, weight, evaluated),
-        4 => evaluate_for::<6>(set, shape, orientation, weight, evaluated),
-        6 => evaluate_for::<8>(set, shape, orientation, weight, evaluated),
+        2 => evaluate_for::<4>(set, shape, source, evaluated),
+        4 => evaluate_for::<6>(set, shape, source, evaluated),
+        6 => evaluate_for::<8>(set, shape, source, evaluated),
         _ => unreachable!("tiles of side {side}"),
     }
 }
 
-fn evaluate_for<const N: usize>(
-    set: InstructionSet,
-    shape: Shape,
-    orientation: Orientation,
-    weight: &[f32],
-    evaluated: &mut [f32],
-) {
-    let (lanes, depth) = match orientation {
-        Orientation::Forward => (shape.out_channels, shape.in_channels),
-        Orientation::Backward => (shape.in_channels, shape.out_channels),
+fn evaluate_for<const N: usize>(set: InstructionSet, shape: Shape, source: Source, evaluated: &mut [f32]) {
+    let (lanes, depth) = match source {
+        Source::Plain(Orientation::Backward, _) => (shape.in_channels, shape.out_channels),
+        Source::Plain(Orientation::Forward, _) | Source::Packed(_) => (shape.out_channels, shape.in_channels),
     };
-    assert_eq!(weight.len(), shape.weight_len());
+    if let Source::Plain(_, weight) = source {
+        assert_eq!(weight.len(), shape.weight_len());
+    }
     assert!(evaluated.len() >= evaluated_len(N - 2, depth, lanes));
     let (lane_panels, padded_depth) = (lanes.div_ceil(PANEL), depth.next_multiple_of(PANEL));
     let to = Shared::new(evaluated);
@@ -101,7 +90,7 @@ fn evaluate_for<const N: usize>(
     (0..lane_panels * depth_panels).into_par_iter().for_each(|item| {
         set.run(PanelOfWeights::<N> {
             shape,
-            source: Source::Plain(orientation, weight),
+            source,
             lane: item / depth_panels * PANEL,
             depth: item % depth_panels * PANEL,
             point_stride: point_len(depth_panels, lane_panels),
@@ -127,7 +116,7 @@ pub(super) struct PanelOfWeights<'a, const N: usize> {
 
 /// Where the taps come from.
 #[derive(Clone, Copy)]
-pub(super) enum Source<'a> {
+pub(crate) enum Source<'a> {
     /// `[out_channels, in_channels, 3, 3]`.
     Plain(Orientation, &'a [f32]),
     Packed(Packed<'a>),
