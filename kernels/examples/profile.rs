@@ -57,6 +57,9 @@ fn main() {
     }
     let peak = peak::gigaflops(options.repeats);
     println!("peak {peak:.1} GFLOP/s of independent multiply-adds in registers");
+    if let Some(integers) = peak::integer_gigaops(options.repeats) {
+        println!("peak {integers:.1} GOP/s of 16-bit integers, their products added in 32 bits");
+    }
     for &pass in &options.passes {
         println!("\n{pass:?}");
         let mut total = (0.0, 0.0);
