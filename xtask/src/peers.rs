@@ -40,6 +40,9 @@ pub struct Options {
     /// Of inference: the same network in int8.
     #[arg(long, requires = "model")]
     quantized: Option<PathBuf>,
+    /// Of inference: the ONNX file of a slim network; one with initial weights is made where none is named.
+    #[arg(long)]
+    slim: Option<PathBuf>,
     /// Of inference: measured runs in a turn; a quarter of them with 8 pictures each.
     #[arg(long, default_value_t = 12)]
     runs: usize,
@@ -73,12 +76,12 @@ const EPOCHS_IN_A_ROUND: &str = "3";
 /// Measures in turns, and writes the table into docs/peers.md.
 pub fn peers(workspace: &Workspace, options: Options) -> Result<()> {
     process::run(workspace.cargo().args(["build", "--release", "--workspace", "--example", "measure"]))?;
-    let Options { comparison, rounds, threads, model, quantized, runs } = options;
+    let Options { comparison, rounds, threads, model, quantized, slim, runs } = options;
     let peers = Peers { workspace, rounds, threads };
     match comparison {
         Comparison::Training => peers.training(),
         Comparison::Loader => peers.loader(),
-        Comparison::Inference => peers.inference(model.map(|float| inference::Files { float, quantized }), runs),
+        Comparison::Inference => peers.inference(model, quantized, slim, runs),
     }
 }
 

@@ -1,11 +1,13 @@
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     process::Command,
-    time::UNIX_EPOCH,
+    time::{Instant, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result, bail};
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
@@ -15,7 +17,7 @@ use super::{
 };
 use crate::{process, python};
 
-const ONNXRUNTIME: Peer = Peer::new("onnxruntime", &["onnxruntime==1.32.0"]);
+const ONNXRUNTIME: Peer = Peer::new("onnxruntime", &["onnxruntime==1.32.0", "pillow==13.0.0"]);
 /// Without its telemetry package, which it does not need.
 const OPENVINO: Peer =
     Peer { module: "openvino", packages: &["openvino==2026.4.1", "numpy==2.4.6"], with_dependencies: false };
@@ -23,6 +25,9 @@ const OPENCV: Peer = Peer::new("cv2", &["opencv-python-headless==5.0.0.93"]);
 const LITERT: Peer = Peer::new("ai_edge_litert", &["ai-edge-litert==2.3.0"]);
 const NCNN: Peer = Peer::new("ncnn", &["ncnn==1.0.20261020"]);
 const MNN: Peer = Peer::new("MNN", &["MNN==3.6.1", "flatbuffers==25.12.19"]);
+
+/// A network of 921,300 parameters.
+const SLIM: [&str; 4] = ["--width", "0.25", "--head", "gap"];
 
 /// A tool that computes a network.
 struct Tool {
@@ -76,10 +81,11 @@ const TOOLS: [Tool; 8] = [
     },
 ];
 
-/// The file in f32 and the quantized one.
-pub struct Files {
-    pub float: PathBuf,
-    pub quantized: Option<PathBuf>,
+/// VGG-16 in f32 and quantized, and a slim network.
+struct Files {
+    float: PathBuf,
+    quantized: Option<PathBuf>,
+    slim: PathBuf,
 }
 
 /// What all tools compute in turns.
@@ -87,6 +93,8 @@ struct Case<'a> {
     /// The chart's file name.
     name: &'static str,
     file: &'a Path,
+    /// What stands before the rest of its title.
+    network: &'static str,
     quantized: bool,
     batch: usize,
     threads: usize,
@@ -96,15 +104,37 @@ struct Case<'a> {
 impl Case<'_> {
     fn title(&self) -> String {
         let threads = if self.threads == 1 { "1 thread".to_owned() } else { format!("{} threads", self.threads) };
-        format!("{}, batch {}, {threads}", if self.quantized { "int8" } else { "fp32" }, self.batch)
+        let numbers = if self.quantized { "int8" } else { "fp32" };
+        format!("{}{numbers}, batch {}, {threads}", self.network, self.batch)
     }
 }
 
 impl Peers<'_> {
-    pub(super) fn inference(&self, files: Option<Files>, runs: usize) -> Result<()> {
-        let files = files.map_or_else(|| self.untrained(), Ok)?;
-        let case =
-            |name, batch, threads, runs| Case { name, file: &files.float, quantized: false, batch, threads, runs };
+    pub(super) fn inference(
+        &self,
+        model: Option<PathBuf>,
+        quantized: Option<PathBuf>,
+        slim: Option<PathBuf>,
+        runs: usize,
+    ) -> Result<()> {
+        let pictures = self.pictures()?;
+        let slim = slim.map_or_else(|| self.untrained("slim", &SLIM, &pictures), Ok)?;
+        let files = match model {
+            Some(float) => Files { float, quantized, slim },
+            None => {
+                let float = self.untrained("vgg16", &[], &pictures)?;
+                Files { quantized: Some(self.quantized(&float)?), float, slim }
+            }
+        };
+        let case = |name, batch, threads, runs| Case {
+            name,
+            file: &files.float,
+            network: "",
+            quantized: false,
+            batch,
+            threads,
+            runs,
+        };
         let mut cases = vec![
             case("inference-fp32", 1, self.threads, runs),
             case("inference-fp32-1-thread", 1, 1, runs),
@@ -113,6 +143,8 @@ impl Peers<'_> {
         if let Some(file) = &files.quantized {
             cases.push(Case { file, quantized: true, ..case("inference-int8", 1, self.threads, runs) });
         }
+        // Twenty times as fast, so that as many more runs are as long.
+        cases.push(Case { file: &files.slim, network: "slim, ", ..case("inference-slim-1-thread", 1, 1, 20 * runs) });
         let mut rows = vec![
             "| work | tool | median ms | least ms | pictures/s | of the first tool's time | load ms | first ms | \
              peak MiB | probabilities differ by | logits by |"
@@ -124,7 +156,53 @@ impl Peers<'_> {
             rows.extend(table(&case.title(), &tools));
             self.draw(case, &tools)?;
         }
-        self.write("inference", &rows)
+        self.write("inference", &rows)?;
+        self.first_answer(&files.slim, &pictures)
+    }
+
+    /// From the start of a process to its end, with the answer for a picture between.
+    fn first_answer(&self, model: &Path, pictures: &Path) -> Result<()> {
+        /// Of each tool; they take less than a second.
+        const STARTS: usize = 15;
+        let class = first_entry(pictures)?;
+        let picture = first_entry(&class)?;
+        self.workspace.build_programs()?;
+        let mut ours = Command::new(self.workspace.program("runtime"));
+        ours.args(["predict", "--engine", "tract", "--threads", "1", "--format", "json"]).arg(model).arg(&picture);
+        let mut theirs = self.script(ONNXRUNTIME, "first_answer.py", 1)?;
+        theirs.arg(model).arg(&picture);
+        let names = [
+            concat!("Demitasse ", env!("CARGO_PKG_VERSION")).to_owned(),
+            ONNXRUNTIME.packages[0].replace("onnxruntime==", "ONNX Runtime "),
+        ];
+        let mut commands = [ours, theirs];
+        let mut times = [Vec::new(), Vec::new()];
+        let mut answers = Vec::new();
+        // The first start finds the files outside of memory.
+        for start in 0..=STARTS {
+            for (command, times) in commands.iter_mut().zip(&mut times) {
+                let began = Instant::now();
+                let text = process::output(command)?;
+                if start > 0 {
+                    times.push(1e3 * began.elapsed().as_secs_f64());
+                } else {
+                    answers.push(probabilities_by_label(&text)?);
+                }
+            }
+        }
+        if !same_answers(&answers[0], &answers[1]) {
+            bail!("the tools give other probabilities: {:?} and {:?}", answers[0], answers[1]);
+        }
+        let tools = names.into_iter().zip(times).map(|(tool, ms)| {
+            let (load_ms, first_ms) = (None, None);
+            Measured { tool, pictures: 1, ms, peak_mib: f64::NAN, load_ms, first_ms, logits: Vec::new() }
+        });
+        let mut rows = vec![
+            "| work | tool | median ms | least ms | answers/s | of the first tool's time |".to_owned(),
+            "|---|---|---|---|---|---|".to_owned(),
+        ];
+        rows.extend(super::table("slim, start to first answer", &tools.collect::<Vec<_>>(), false));
+        self.write("first-answer", &rows)
     }
 
     fn in_turns_at(&self, case: &Case<'_>) -> Result<Vec<Measured>> {
@@ -174,26 +252,50 @@ impl Peers<'_> {
         Ok(folder.join(file))
     }
 
-    /// VGG-16 with its initial weights, which cost the same time as trained ones.
-    fn untrained(&self) -> Result<Files> {
-        let folder = self.workspace.target.join("peers/vgg16");
-        let file = |name: &str| folder.join(name);
-        let (pictures, run) = (file("pictures"), file("run"));
-        let (float, quantized) = (file("vgg16.onnx"), file("vgg16-int8.onnx"));
-        if !(float.exists() && quantized.exists()) {
+    /// Pictures in four classes.
+    fn pictures(&self) -> Result<PathBuf> {
+        let folder = self.workspace.target.join("peers/pictures");
+        if !folder.is_dir() {
             self.workspace.build_programs()?;
-            let _ = fs::remove_dir_all(&folder);
-            fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-            let program = |name: &str| Command::new(self.workspace.program(name));
-            let options = ["--per-class", "10", "--size", "224", "--seed", "1"];
-            process::run(program("trainer").arg("sample-data").arg(&pictures).args(options))?;
-            process::run(program("trainer").arg("fit").arg(&pictures).args(["--epochs", "0", "--run"]).arg(&run))?;
-            // Untrained networks answer by chance, so that a changed answer is no loss.
-            let options = ["--verify-pictures", "2", "--calibration-pictures", "4", "--max-drop", "1"];
-            process::run(program("exporter").arg(&run).args(options).arg("-o").arg(&float))?;
-            process::run(program("exporter").arg(&run).args(options).arg("--quantize").arg("-o").arg(&quantized))?;
+            let unfinished = folder.with_extension("unfinished");
+            let _ = fs::remove_dir_all(&unfinished);
+            let mut paint = Command::new(self.workspace.program("trainer"));
+            paint.arg("sample-data").arg(&unfinished).args(["--per-class", "10", "--size", "224", "--seed", "1"]);
+            process::run(&mut paint)?;
+            fs::rename(&unfinished, &folder).with_context(|| format!("cannot rename {}", unfinished.display()))?;
         }
-        Ok(Files { float, quantized: Some(quantized) })
+        Ok(folder)
+    }
+
+    /// A network with its initial weights, which cost the same time as trained ones, by flags of `trainer fit`.
+    fn untrained(&self, name: &str, network: &[&str], pictures: &Path) -> Result<PathBuf> {
+        let run = self.workspace.target.join("peers/runs").join(name);
+        let file = run.join("model.onnx");
+        if !file.exists() {
+            self.workspace.build_programs()?;
+            let _ = fs::remove_dir_all(&run);
+            let mut fit = Command::new(self.workspace.program("trainer"));
+            process::run(fit.arg("fit").arg(pictures).args(network).args(["--epochs", "0", "--run"]).arg(&run))?;
+            self.export(&run, &file, &[])?;
+        }
+        Ok(file)
+    }
+
+    /// The same network in int8.
+    fn quantized(&self, file: &Path) -> Result<PathBuf> {
+        let quantized = file.with_file_name("model-int8.onnx");
+        if !quantized.exists() {
+            let run = file.parent().with_context(|| format!("{} is in no folder", file.display()))?;
+            self.export(run, &quantized, &["--quantize"])?;
+        }
+        Ok(quantized)
+    }
+
+    fn export(&self, run: &Path, to: &Path, options: &[&str]) -> Result<()> {
+        // Untrained networks answer by chance, so that a changed answer is no loss.
+        let few = ["--verify-pictures", "2", "--calibration-pictures", "4", "--max-drop", "1"];
+        let mut export = Command::new(self.workspace.program("exporter"));
+        process::run(export.arg(run).args(few).args(options).arg("-o").arg(to))
     }
 
     fn draw(&self, case: &Case<'_>, tools: &[Measured]) -> Result<()> {
@@ -218,6 +320,35 @@ fn identity(file: &Path) -> Result<String> {
     let seconds = metadata.modified().with_context(about)?.duration_since(UNIX_EPOCH).with_context(about)?.as_secs();
     let stem = file.file_stem().with_context(about)?.to_string_lossy();
     Ok(format!("{stem}-{}-{seconds}", metadata.len()))
+}
+
+/// What stands first in a folder, by name.
+fn first_entry(folder: &Path) -> Result<PathBuf> {
+    let about = || format!("cannot read {}", folder.display());
+    let entries = fs::read_dir(folder).with_context(about)?;
+    let paths = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>().with_context(about)?;
+    paths.into_iter().min().with_context(|| format!("{} is empty", folder.display()))
+}
+
+/// The probabilities in what `runtime predict --format json` prints for a picture.
+fn probabilities_by_label(text: &str) -> Result<BTreeMap<String, f64>> {
+    #[derive(Deserialize)]
+    struct Answers {
+        predictions: Vec<Answer>,
+    }
+    #[derive(Deserialize)]
+    struct Answer {
+        label: String,
+        probability: f64,
+    }
+    let pictures: Vec<Answers> = serde_json::from_str(text).with_context(|| format!("no predictions: {text:?}"))?;
+    let answers = pictures.into_iter().flat_map(|picture| picture.predictions);
+    Ok(answers.map(|answer| (answer.label, answer.probability)).collect())
+}
+
+fn same_answers(ours: &BTreeMap<String, f64>, theirs: &BTreeMap<String, f64>) -> bool {
+    let close = |(label, ours): (&String, &f64)| theirs.get(label).is_some_and(|theirs| (ours - theirs).abs() < 1e-5);
+    !ours.is_empty() && ours.len() == theirs.len() && ours.iter().all(close)
 }
 
 /// Channels, rows and columns of an unpacked network.
@@ -337,5 +468,15 @@ mod tests {
         let rows = table("work", &[tool(&[&[0.0, 2.0]]), tool(&[&[0.0, 2.0]]), tool(&[&[0.0, 1.0]])]);
         assert_eq!(rows[1], "| work | a | 20 | 20 | 50.0 | 1.00 | 3.0 | 40 | 7 | 0 | 0 |");
         assert_eq!(rows[2], "| work | a | 20 | 20 | 50.0 | 1.00 | 3.0 | 40 | 7 | 1e-1 | 5e-1 |");
+    }
+
+    #[test]
+    fn other_answers_are_told() {
+        let answers = |text: &str| probabilities_by_label(text).expect("predictions");
+        let text = r#"[{"file": "a.png", "predictions": [{"label": "a", "probability": 0.75}]}]"#;
+        assert!(same_answers(&answers(text), &answers(text)));
+        assert!(!same_answers(&answers(text), &answers(&text.replace("0.75", "0.74"))));
+        assert!(!same_answers(&answers(text), &answers(&text.replace("\"a\"", "\"b\""))));
+        assert!(!same_answers(&answers("[]"), &answers("[]")));
     }
 }
