@@ -95,43 +95,38 @@ pub fn forward(
     }
 }
 
-/// [`forward`] with weights that are integers times a scale for each output. They become floats in
-/// registers, so that a quarter of the bytes is read.
-///
-/// # Panics
-/// If a slice does not have the length that `shape` asks for.
-pub fn forward_quantized(
-    shape: Shape,
-    input: &[f32],
-    (weight, scales): (&[i8], &[f32]),
-    bias: Option<&[f32]>,
-    activation: Activation,
-    output: &mut [f32],
-) {
-    stored_on(
-        InstructionSet::current(),
-        shape,
-        (input, weight),
-        Epilogue { scales: Some(scales), bias, activation },
-        output,
-    );
+/// Weights, `[outputs, inputs]`, as a file has them.
+#[derive(Clone, Copy, Debug)]
+pub enum StoredWeights<'a> {
+    /// Single precision, little-endian, at any address.
+    Single(&'a [[u8; 4]]),
+    /// Half precision, little-endian, at any address; all finite.
+    Half(&'a [[u8; 2]]),
+    /// Integers, and the scale for each output that they are multiplied with.
+    Integers(&'a [i8], &'a [f32]),
 }
 
-/// [`forward`] with weights in half precision, all finite. They become single in registers, so that half
-/// of the bytes is read.
+/// [`forward`] with weights that become floats in registers, so that no more bytes are read than a file has.
 ///
 /// # Panics
 /// If a slice does not have the length that `shape` asks for.
-pub fn forward_halves(
+pub fn forward_stored(
     shape: Shape,
     input: &[f32],
-    weight: &[f16],
+    weight: StoredWeights,
     bias: Option<&[f32]>,
     activation: Activation,
     output: &mut [f32],
 ) {
+    let set = InstructionSet::current();
     let epilogue = Epilogue { scales: None, bias, activation };
-    stored_on(InstructionSet::current(), shape, (input, weight), epilogue, output);
+    match weight {
+        StoredWeights::Single(weight) => stored_on(set, shape, (input, weight), epilogue, output),
+        StoredWeights::Half(weight) => stored_on(set, shape, (input, weight), epilogue, output),
+        StoredWeights::Integers(weight, scales) => {
+            stored_on(set, shape, (input, weight), Epilogue { scales: Some(scales), ..epilogue }, output);
+        }
+    }
 }
 
 fn stored_on<W: Stored>(
@@ -168,7 +163,7 @@ trait Stored: Copy + Sync {
     fn single(self) -> f32;
 
     /// # Safety
-    /// `from` must be valid for reads of a vector's width of numbers.
+    /// `from` must be valid for unaligned reads of a vector's width of numbers.
     unsafe fn load<S: Simd>(simd: S, from: *const Self) -> S::Vector;
 }
 
@@ -185,16 +180,31 @@ impl Stored for f32 {
     }
 }
 
-impl Stored for f16 {
+impl Stored for [u8; 4] {
     #[inline(always)]
     fn single(self) -> f32 {
-        self.to_f32()
+        f32::from_le_bytes(self)
     }
 
     #[inline(always)]
-    unsafe fn load<S: Simd>(simd: S, from: *const f16) -> S::Vector {
-        // SAFETY: passed on to the caller.
-        unsafe { simd.load_halves(from) }
+    unsafe fn load<S: Simd>(simd: S, from: *const [u8; 4]) -> S::Vector {
+        const { assert!(cfg!(target_endian = "little"), "vectors of bytes are read as they are") };
+        // SAFETY: passed on to the caller; loads take any address.
+        unsafe { simd.load(from.cast()) }
+    }
+}
+
+impl Stored for [u8; 2] {
+    #[inline(always)]
+    fn single(self) -> f32 {
+        f16::from_le_bytes(self).to_f32()
+    }
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(simd: S, from: *const [u8; 2]) -> S::Vector {
+        const { assert!(cfg!(target_endian = "little"), "vectors of bytes are read as they are") };
+        // SAFETY: passed on to the caller; loads take any address.
+        unsafe { simd.load_halves(from.cast()) }
     }
 }
 
@@ -449,7 +459,7 @@ mod tests {
         }
 
         #[test]
-        fn half_precision_weights_are_what_they_stand_for(
+        fn bytes_at_any_address_are_what_they_stand_for(
             batch in 1_usize..12,
             inputs in 1_usize..70,
             outputs in 1_usize..40,
@@ -457,14 +467,21 @@ mod tests {
         ) {
             let shape = Shape { batch, inputs, outputs };
             let input = values(batch * inputs, 1);
-            let weight: Vec<f16> = values(outputs * inputs, 2).into_iter().map(f16::from_f32).collect();
-            let single: Vec<f32> = weight.iter().map(|w| w.to_f32()).collect();
+            let halves: Vec<f16> = values(outputs * inputs, 2).into_iter().map(f16::from_f32).collect();
+            let single: Vec<f32> = halves.iter().map(|w| w.to_f32()).collect();
+            // An odd address, as in the middle of a file.
+            let bytes: Vec<u8> = [0].into_iter().chain(halves.iter().flat_map(|w| w.to_le_bytes())).collect();
+            let (weight, _) = bytes[1..].as_chunks::<2>();
+            let bytes: Vec<u8> = [0].into_iter().chain(single.iter().flat_map(|w| w.to_le_bytes())).collect();
+            let (stored, _) = bytes[1..].as_chunks::<4>();
             let bias = values(outputs, 4);
             let epilogue = Epilogue { scales: None, bias: Some(&bias), activation: Activation::Relu };
             let set = if cfg!(miri) { InstructionSet::Portable } else { set };
             let (mut found, mut expected) = (vec![f32::NAN; batch * outputs], vec![f32::NAN; batch * outputs]);
-            stored_on(set, shape, (&input, &weight), epilogue, &mut found);
-            stored_on(set, shape, (&input, &single), epilogue, &mut expected);
+            stored_on(set, shape, (&input, &single[..]), epilogue, &mut expected);
+            stored_on(set, shape, (&input, weight), epilogue, &mut found);
+            prop_assert_eq!(&found, &expected);
+            stored_on(set, shape, (&input, stored), epilogue, &mut found);
             prop_assert_eq!(found, expected);
         }
 

@@ -164,7 +164,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn sum(self, a: Self::Vector) -> f32;
 
     /// # Safety
-    /// `from` must be valid for reads of `WIDTH` floats.
+    /// `from` must be valid for unaligned reads of `WIDTH` floats.
     unsafe fn load(self, from: *const f32) -> Self::Vector;
 
     /// Loads integers and converts them.
@@ -176,7 +176,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Loads finite numbers in half precision and converts them.
     ///
     /// # Safety
-    /// `from` must be valid for reads of `WIDTH` numbers.
+    /// `from` must be valid for unaligned reads of `WIDTH` numbers.
     unsafe fn load_halves(self, from: *const f16) -> Self::Vector;
 
     /// # Safety

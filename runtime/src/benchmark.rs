@@ -1,4 +1,4 @@
-use std::{path::Path, time::Instant};
+use std::{panic::resume_unwind, path::Path, thread, time::Instant};
 
 use models::Picture;
 use serde::{Deserialize, Serialize};
@@ -12,8 +12,10 @@ pub struct BenchmarkCase {
     pub engine: EngineChoice,
     /// Pictures in a batch.
     pub batch: usize,
-    /// Threads that compute; 0 is one for each processor.
+    /// Threads that compute a call; 0 shares out the processors among the calls at a time.
     pub threads: usize,
+    /// Callers at the same time, each of whom calls again as soon as it has its answer.
+    pub concurrency: usize,
     /// Runs that are not measured.
     pub warm_up: usize,
     /// Runs that are measured.
@@ -25,7 +27,7 @@ pub struct BenchmarkCase {
 impl Default for BenchmarkCase {
     /// One picture at a time on all processors, 30 times after 3.
     fn default() -> Self {
-        Self { engine: EngineChoice::Auto, batch: 1, threads: 0, warm_up: 3, runs: 30, profile: false }
+        Self { engine: EngineChoice::Auto, batch: 1, threads: 0, concurrency: 1, warm_up: 3, runs: 30, profile: false }
     }
 }
 
@@ -36,8 +38,10 @@ pub struct Measurement {
     pub engine: String,
     /// Pictures in a batch.
     pub batch: usize,
-    /// Threads that computed.
+    /// Threads that computed a call.
     pub threads: usize,
+    /// Callers at the same time.
+    pub concurrency: usize,
     /// Milliseconds of each run, for a batch.
     pub ms: Vec<f64>,
     /// Their median.
@@ -46,7 +50,7 @@ pub struct Measurement {
     pub p90_ms: f64,
     /// 99th percentile.
     pub p99_ms: f64,
-    /// Pictures per second, from the median.
+    /// Pictures per second of all callers, from the median.
     pub pictures_per_second: f64,
     /// Milliseconds from the file to a model that is ready.
     pub load_ms: f64,
@@ -85,7 +89,8 @@ impl Measurement {
         let mut sorted = ms.clone();
         sorted.sort_by(f64::total_cmp);
         let [p50_ms, p90_ms, p99_ms] = [0.5, 0.9, 0.99].map(|share| percentile(&sorted, share));
-        Self { ms, p50_ms, p90_ms, p99_ms, pictures_per_second: 1e3 * self.batch as f64 / p50_ms, ..self }
+        let pictures_per_second = 1e3 * (self.concurrency * self.batch) as f64 / p50_ms;
+        Self { ms, p50_ms, p90_ms, p99_ms, pictures_per_second, ..self }
     }
 }
 
@@ -114,28 +119,40 @@ fn measure(builder: &ModelBuilder, path: &Path, case: &BenchmarkCase) -> Result<
     let peak = PeakMemory::start();
     let batch = case.batch.max(1);
     let start = Instant::now();
-    let model = builder.clone().engine(case.engine).threads(case.threads).open(path)?;
+    let concurrency = case.concurrency.max(1);
+    let builder = builder.clone().engine(case.engine).threads(case.threads).concurrency(concurrency);
+    let model = builder.open(path)?;
     let load_ms = milliseconds(start);
     let picture = noise(model.preprocess().width, model.preprocess().height);
     let input = model.preprocess_batch(&vec![picture; batch])?;
     let start = Instant::now();
     model.logits(&input, batch)?;
     let first_ms = milliseconds(start);
-    for _ in 0..case.warm_up {
-        model.logits(&input, batch)?;
-    }
-    let mut times = Vec::with_capacity(case.runs);
-    for _ in 0..case.runs.max(1) {
-        let start = Instant::now();
-        model.logits(&input, batch)?;
-        times.push(milliseconds(start));
-    }
+    let call = |runs: usize| -> Result<Vec<f64>, RuntimeError> {
+        let once = |_| {
+            let start = Instant::now();
+            model.logits(&input, batch)?;
+            Ok(milliseconds(start))
+        };
+        (0..runs).map(once).collect()
+    };
+    let times = thread::scope(|scope| {
+        let caller = || {
+            call(case.warm_up)?;
+            call(case.runs.div_ceil(concurrency).max(1))
+        };
+        let callers: Vec<_> = (0..concurrency).map(|_| scope.spawn(caller)).collect();
+        let times = callers.into_iter().map(|caller| caller.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        times.collect::<Result<Vec<_>, _>>()
+    })?
+    .concat();
     let peak_mib = peak.and_then(|peak| peak.mib());
     let profile = if case.profile { profile(&model, &input, batch, case.runs)? } else { None };
     let measurement = Measurement {
         engine: model.report().engine.to_owned(),
         batch,
         threads: model.report().threads,
+        concurrency,
         ms: Vec::new(),
         p50_ms: 0.0,
         p90_ms: 0.0,
@@ -218,6 +235,7 @@ mod tests {
                 engine,
                 batch: 2,
                 threads: 1,
+                concurrency: 1,
                 ms: Vec::new(),
                 p50_ms,
                 p90_ms,

@@ -12,7 +12,7 @@ use std::{error::Error, io, panic, process::ExitCode, thread};
 use clap::Parser;
 
 use arguments::{Arguments, Command};
-use runtime::THREAD_NAME_PREFIX;
+use runtime::{THREAD_NAME_PREFIX, return_freed_memory};
 
 /// How the program ends. A wrong command line ends it with 2, in clap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,7 @@ pub(crate) enum ExitStatus {
 /// Reads the command line and carries it out.
 pub(crate) fn run() -> ExitCode {
     hide_panics_that_become_errors();
+    return_freed_memory();
     let result = match Arguments::parse().command {
         Command::Predict(arguments) => predict::run(&arguments),
         Command::Evaluate(arguments) => evaluate::run(&arguments),

@@ -26,9 +26,17 @@ pub(crate) trait Engine {
         _ = (input, batch, runs);
         Ok(Vec::new())
     }
+
+    /// Another engine with the same weights, not a copy of them, that computes at the same time on another pool;
+    /// `None` where the engine has no such thing.
+    fn share(&self, pool: Arc<ThreadPool>) -> Option<Box<dyn Engine + Send>> {
+        _ = pool;
+        None
+    }
 }
 
 /// What an engine needs to know.
+#[derive(Clone)]
 pub(crate) struct EngineOptions {
     pub signature: Signature,
     /// Height and width of the pictures.
@@ -36,6 +44,8 @@ pub(crate) struct EngineOptions {
     pub threads: usize,
     /// The model's own threads, as many as [`threads`](Self::threads).
     pub pool: Arc<ThreadPool>,
+    /// Calls that are computed at the same time, each by as many threads.
+    pub concurrency: usize,
 }
 
 /// How long a layer takes.
@@ -59,8 +69,10 @@ pub struct EngineReport {
     pub engine: &'static str,
     /// The engine's version.
     pub version: String,
-    /// Threads that compute.
+    /// Threads that compute a call.
     pub threads: usize,
+    /// Calls that are computed at the same time.
+    pub concurrency: usize,
     /// Why this engine, where [`EngineChoice::Auto`] chose.
     pub selection: Option<String>,
     /// How many nodes of each operator run on which provider, most first. With tract, they are the layers that our
@@ -83,6 +95,9 @@ pub struct NodeCount {
 impl fmt::Display for EngineReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{} {}, {} thread(s)", self.engine, self.version, self.threads)?;
+        if self.concurrency > 1 {
+            write!(formatter, " for each of {} calls at a time", self.concurrency)?;
+        }
         if let Some(selection) = &self.selection {
             write!(formatter, " ({selection})")?;
         }
@@ -112,6 +127,10 @@ pub(crate) fn load(
         EngineChoice::Tract => Ok((load_tract(file, options)?, None)),
         EngineChoice::Ort => Ok((load_onnxruntime(file, options, false)?, None)),
         EngineChoice::OrtCuda => Ok((load_onnxruntime(file, options, true)?, None)),
+        EngineChoice::Auto if options.concurrency > 1 => {
+            let selection = "chosen by auto: it computes several calls at a time on one copy of the weights";
+            Ok((load_tract(file, options)?, Some(selection.to_owned())))
+        }
         EngineChoice::Auto => match find_onnxruntime() {
             Ok(library) => {
                 let selection = format!("chosen by auto: its library is {library}");

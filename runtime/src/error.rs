@@ -199,6 +199,17 @@ pub enum RuntimeError {
         /// Its last words.
         message: String,
     },
+    /// Several calls at a time, which the engine cannot compute.
+    #[error(
+        "{engine} computes one call at a time, and {asked} were asked for; use the engine tract, or open a model for \
+         each caller"
+    )]
+    Concurrency {
+        /// The engine.
+        engine: &'static str,
+        /// Calls at a time that were asked for.
+        asked: usize,
+    },
     /// A thread cannot be started.
     #[error("cannot start a thread for the engine")]
     Thread {

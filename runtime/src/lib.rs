@@ -62,6 +62,7 @@ mod evaluation;
 #[cfg(test)]
 mod fixtures;
 mod labels;
+mod memory;
 mod model;
 mod onnx_file;
 mod prediction;
@@ -75,6 +76,7 @@ pub use description::{ModelDescription, OperatorCount, TensorDescription, Weight
 pub use engine::{EngineReport, LayerTime, NodeCount, available_engines};
 pub use error::{Cause, GraphProblem, RuntimeError};
 pub use evaluation::{ClassResult, Evaluation, LabelledPicture, evaluate, labelled_pictures};
+pub use memory::return_freed_memory;
 pub use model::{Model, ModelBuilder};
 pub use prediction::Prediction;
 pub use worker::THREAD_NAME_PREFIX;

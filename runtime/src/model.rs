@@ -1,7 +1,7 @@
 use std::{num::NonZeroUsize, path::Path, sync::Arc, thread::available_parallelism};
 
 use models::{CardError, ModelCard, Picture, Preprocess, Preset, Provenance};
-use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
+use rayon::{ThreadPool, prelude::*};
 
 use crate::{
     EngineChoice, EngineReport, LayerTime, Prediction, RuntimeError, description,
@@ -11,13 +11,13 @@ use crate::{
     prediction::top,
     protobuf::ModelProto,
     signature::Signature,
-    worker::{THREAD_NAME_PREFIX, Worker},
+    worker::{self, Worker},
 };
 
 /// A picture classifier, ready to answer.
 ///
-/// It can be shared between threads; calls from several at once are answered one after another, each by
-/// all of the engine's threads.
+/// It can be shared between threads. Calls from several at once are answered one after another, each by all of the
+/// engine's threads, unless [`ModelBuilder::concurrency`] says otherwise.
 ///
 /// See the crate's documentation for an example.
 pub struct Model {
@@ -43,10 +43,12 @@ const LARGEST_INPUT: usize = 4 << 20;
 pub struct ModelBuilder {
     engine: EngineChoice,
     threads: Option<NonZeroUsize>,
+    concurrency: Option<NonZeroUsize>,
     labels: Option<Vec<String>>,
     preprocess: Option<Preprocess>,
     preset: Option<Preset>,
     image_size: Option<[usize; 2]>,
+    memory_map: bool,
 }
 
 impl ModelBuilder {
@@ -56,9 +58,18 @@ impl ModelBuilder {
         self
     }
 
-    /// Threads that compute; 0, as unless set, is one for each processor.
+    /// Threads that compute a call; 0, as unless set, shares out the processors among the calls at a time.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = NonZeroUsize::new(threads);
+        self
+    }
+
+    /// Calls that are computed at the same time, each by its own [`threads`](Self::threads), all from one copy of the
+    /// weights; 1 unless set. A server of small networks answers more pictures per second by several calls of one
+    /// thread than by one call of several threads, which wait for each other after every layer. Only the engine tract
+    /// does so.
+    pub fn concurrency(mut self, calls: usize) -> Self {
+        self.concurrency = NonZeroUsize::new(calls);
         self
     }
 
@@ -86,13 +97,32 @@ impl ModelBuilder {
         self
     }
 
+    /// Leaves the weights in the file as far as the engine can use them there, which the engine tract does with those
+    /// of dense layers. Opening takes less time, processes that serve the same file share its memory, and the system
+    /// may take that memory back and read it again.
+    ///
+    /// # Safety
+    /// As long as the model lives, nobody may change or cut the file that is opened. To put another in its place, as
+    /// this project's exporter does, is no change.
+    pub unsafe fn memory_map(mut self) -> Self {
+        self.memory_map = true;
+        self
+    }
+
     /// Opens an ONNX file.
     ///
     /// # Errors
     /// [`RuntimeError`], where the file cannot be read, is no picture classifier, says too little about
     /// itself, or where the engine is not there or does not accept it.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Model, RuntimeError> {
-        self.build(OnnxFile::open(path.as_ref())?)
+        let path = path.as_ref();
+        let file = if self.memory_map {
+            // SAFETY: whoever asked for the memory map has promised it.
+            unsafe { OnnxFile::open_mapped(path)? }
+        } else {
+            OnnxFile::open(path)?
+        };
+        self.build(file)
     }
 
     /// Opens an ONNX model in memory.
@@ -110,16 +140,12 @@ impl ModelBuilder {
         let (mut card, labelled) = self.card(&name, &proto, &signature)?;
         drop(proto);
         let size = [card.preprocess.height, card.preprocess.width];
-        let threads =
-            self.threads.map_or_else(|| available_parallelism().map_or(1, NonZeroUsize::get), NonZeroUsize::get);
-        let pool = ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .thread_name(|number| format!("{THREAD_NAME_PREFIX}{number}"))
-            .build()
-            .map_err(|error| RuntimeError::Thread { source: error.into() })?;
-        let pool = Arc::new(pool);
+        let concurrency = self.concurrency.map_or(1, NonZeroUsize::get);
+        let processors = || available_parallelism().map_or(1, NonZeroUsize::get);
+        let threads = self.threads.map_or_else(|| (processors() / concurrency).max(1), NonZeroUsize::get);
+        let pool = worker::pool(threads)?;
         let (classes, ends_in_softmax) = (signature.classes, signature.ends_in_softmax);
-        let options = EngineOptions { signature, size, threads, pool: Arc::clone(&pool) };
+        let options = EngineOptions { signature, size, threads, pool: Arc::clone(&pool), concurrency };
         let (worker, report) = Worker::start(self.engine, file, options)?;
         let classes = match classes {
             Some(classes) => classes,
@@ -255,17 +281,21 @@ impl Model {
         Ok(probabilities.chunks(self.classes()).map(|row| top(self.labels(), row, count)).collect())
     }
 
-    /// Preprocesses pictures in parallel: f32, `[pictures, 3, height, width]`.
+    /// Preprocesses pictures, several of them in parallel: f32, `[pictures, 3, height, width]`.
     ///
     /// # Errors
     /// [`RuntimeError::Preprocess`].
     pub fn preprocess_batch(&self, pictures: &[Picture]) -> Result<Vec<f32>, RuntimeError> {
         let length = self.card.preprocess.output_len();
         let mut input = vec![0.0; pictures.len() * length];
-        self.pool.install(|| {
-            let parts = input.par_chunks_mut(length).zip(pictures);
-            parts.try_for_each(|(part, picture)| self.card.preprocess.apply(picture, part))
-        })?;
+        match pictures {
+            // On the caller's thread, so that callers do not wait for each other.
+            [picture] => self.card.preprocess.apply(picture, &mut input)?,
+            _ => self.pool.install(|| {
+                let parts = input.par_chunks_mut(length).zip(pictures);
+                parts.try_for_each(|(part, picture)| self.card.preprocess.apply(picture, part))
+            })?,
+        }
         Ok(input)
     }
 

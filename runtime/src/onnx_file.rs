@@ -10,9 +10,12 @@ mod scan;
 use std::{
     fs::File,
     io::{self, BufReader, Read, Seek, SeekFrom},
+    ops::{Deref, Range},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
+use memmap2::Mmap;
 use prost::Message;
 
 use crate::{RuntimeError, protobuf::ModelProto};
@@ -31,6 +34,8 @@ pub(crate) struct OnnxFile {
 /// Where the bytes are.
 pub(crate) enum Source {
     File(PathBuf),
+    /// A file whose bytes are read where they are used.
+    Mapped(PathBuf, Arc<Mmap>),
     Bytes(Vec<u8>),
 }
 
@@ -52,6 +57,24 @@ impl OnnxFile {
         }
         let scanned = scan::scan(BufReader::new(file), metadata.len());
         Self::assemble(Source::File(path.to_owned()), metadata.len(), scanned)
+    }
+
+    /// Opens a file whose weights stay in it, as far as an engine can use them there.
+    ///
+    /// # Safety
+    /// As long as the weights live, nobody may change or cut the file. To replace it by another of the same name is
+    /// no change.
+    pub unsafe fn open_mapped(path: &Path) -> Result<Self, RuntimeError> {
+        let file = Self::open(path)?;
+        let read = |source| RuntimeError::Read { path: path.to_owned(), source };
+        let opened = File::open(path).map_err(read)?;
+        // SAFETY: the caller promises it.
+        let map = unsafe { Mmap::map(&opened) }.map_err(read)?;
+        // A name can have come to mean another file meanwhile.
+        if map.len() as u64 != file.length {
+            return Err(read(io::Error::other("it changed while it was opened")));
+        }
+        Ok(Self { source: Source::Mapped(path.to_owned(), Arc::new(map)), ..file })
     }
 
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, RuntimeError> {
@@ -96,15 +119,24 @@ impl OnnxFile {
     pub fn reader(&self) -> io::Result<WeightReader<'_>> {
         Ok(match &self.source {
             Source::File(path) => WeightReader::File(File::open(path)?),
+            Source::Mapped(_, map) => WeightReader::Mapped(map),
             Source::Bytes(bytes) => WeightReader::Bytes(bytes),
         })
     }
 }
 
 impl Source {
+    /// The file, if it is one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Source::File(path) | Source::Mapped(path, _) => Some(path),
+            Source::Bytes(_) => None,
+        }
+    }
+
     fn name(&self) -> String {
         match self {
-            Source::File(path) => path.display().to_string(),
+            Source::File(path) | Source::Mapped(path, _) => path.display().to_string(),
             Source::Bytes(_) => "the model".to_owned(),
         }
     }
@@ -113,7 +145,26 @@ impl Source {
 /// Reads the values of weights.
 pub(crate) enum WeightReader<'a> {
     File(File),
+    Mapped(&'a Arc<Mmap>),
     Bytes(&'a [u8]),
+}
+
+/// The values of a weight, little-endian: in memory, or where they are in the file.
+#[derive(Debug)]
+pub(crate) enum WeightBytes {
+    Read(Vec<u8>),
+    Mapped(Arc<Mmap>, Range<usize>),
+}
+
+impl Deref for WeightBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Read(bytes) => bytes,
+            Self::Mapped(map, place) => &map[place.clone()],
+        }
+    }
 }
 
 impl WeightReader<'_> {
@@ -124,12 +175,35 @@ impl WeightReader<'_> {
                 file.seek(SeekFrom::Start(weight.offset))?;
                 file.read_exact(values)
             }
-            WeightReader::Bytes(bytes) => {
-                let mut rest = bytes.get(weight.offset as usize..).unwrap_or_default();
-                rest.read_exact(values)
-            }
+            WeightReader::Mapped(map) => copy(map, weight, values),
+            WeightReader::Bytes(bytes) => copy(bytes, weight, values),
         }
     }
+
+    /// All values of a weight, where they are if the file is mapped.
+    pub fn bytes(&mut self, weight: &Weight) -> io::Result<WeightBytes> {
+        if let Some(mapped) = self.mapped(weight) {
+            return Ok(mapped);
+        }
+        let length = usize::try_from(weight.length).map_err(io::Error::other)?;
+        let mut bytes = vec![0; length];
+        self.read(weight, &mut bytes)?;
+        Ok(WeightBytes::Read(bytes))
+    }
+
+    /// All values of a weight, where they are, if the file is mapped.
+    pub fn mapped(&self, weight: &Weight) -> Option<WeightBytes> {
+        let WeightReader::Mapped(map) = self else { return None };
+        // The file was scanned when it was opened, and has the length that it had.
+        let place = usize::try_from(weight.offset).ok()?..usize::try_from(weight.offset + weight.length).ok()?;
+        (place.end <= map.len()).then(|| WeightBytes::Mapped(Arc::clone(map), place))
+    }
+}
+
+/// Fills `values` with the first bytes of a weight among those of the file.
+fn copy(bytes: &[u8], weight: &Weight, values: &mut [u8]) -> io::Result<()> {
+    let mut rest = bytes.get(weight.offset as usize..).unwrap_or_default();
+    rest.read_exact(values)
 }
 
 #[cfg(test)]

@@ -1,11 +1,13 @@
-//! The one thread that owns an engine.
+//! The threads that own an engine, one for each call that is computed at a time.
 
 use std::{
     any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::mpsc,
+    sync::{Arc, Mutex, PoisonError, mpsc},
     thread::{Builder, JoinHandle},
 };
+
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::{
     EngineChoice, EngineReport, LayerTime, RuntimeError,
@@ -17,11 +19,11 @@ use crate::{
 /// errors can tell them by it.
 pub const THREAD_NAME_PREFIX: &str = "demitasse-";
 
-/// A handle to the thread that owns an engine. Dropping it ends the thread and frees the engine.
+/// A handle to the threads that own an engine. Dropping it ends them and frees the engine.
 pub(crate) struct Worker {
     /// `None` only while dropping.
     jobs: Option<mpsc::Sender<Job>>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 enum Job {
@@ -31,50 +33,50 @@ enum Job {
 
 type Reply<T> = mpsc::SyncSender<Result<T, RuntimeError>>;
 
+/// Jobs that wait for a thread.
+type Queue = Arc<Mutex<mpsc::Receiver<Job>>>;
+
+/// What the first thread has loaded: its report, and engines that share its weights for the other threads.
+type Loaded = (EngineReport, Vec<Box<dyn Engine + Send>>);
+
 impl Worker {
-    /// Starts the thread and loads the engine in it.
+    /// Starts the threads, and loads the engine in the first of them.
     pub fn start(
         choice: EngineChoice,
         file: OnnxFile,
         options: EngineOptions,
     ) -> Result<(Self, EngineReport), RuntimeError> {
-        let (jobs, queue) = mpsc::channel::<Job>();
-        let (loaded, report) = mpsc::sync_channel(1);
+        let (jobs, queue) = mpsc::channel();
+        let queue = Arc::new(Mutex::new(queue));
+        let mut worker = Self { jobs: Some(jobs), threads: Vec::with_capacity(options.concurrency) };
         let fixed_batch = options.signature.batch;
-        let body = move || {
-            let engine = guarded("loading", move || engine::load(choice, &file, options));
-            let mut engine = match engine {
-                Ok((engine, selection)) => {
-                    let report = EngineReport { selection, ..engine.report() };
-                    if loaded.send(Ok(report)).is_err() {
-                        return;
-                    }
-                    engine
-                }
-                // The receiver waits for exactly this message.
-                Err(error) => return drop(loaded.send(Err(error))),
-            };
-            // A caller that went away meanwhile does not want its answer.
-            for job in queue {
-                match job {
-                    Job::Run { input, batch, reply } => {
-                        drop(reply.send(guarded("computing", || run(engine.as_mut(), fixed_batch, input, batch))));
-                    }
-                    Job::Profile { input, batch, runs, reply } => {
-                        let name = engine.report().engine;
-                        let failed = |source| RuntimeError::Run { engine: name, batch, source };
-                        let profile = || engine.profile(&input, batch, runs).map_err(failed);
-                        drop(reply.send(guarded("computing", profile)));
-                    }
+        let (sender, loaded) = mpsc::sync_channel(1);
+        let jobs = Arc::clone(&queue);
+        worker.spawn(move || match guarded("loading", || load(choice, &file, options)) {
+            Ok((engine, loaded)) => {
+                drop(file);
+                if sender.send(Ok(loaded)).is_ok() {
+                    serve(engine, fixed_batch, &jobs);
                 }
             }
-        };
+            // The receiver waits for exactly this message.
+            Err(error) => drop(sender.send(Err(error))),
+        })?;
+        let (report, shares) = loaded.recv().unwrap_or_else(|_| Err(gone("loading")))?;
+        for engine in shares {
+            let jobs = Arc::clone(&queue);
+            worker.spawn(move || serve(engine, fixed_batch, &jobs))?;
+        }
+        Ok((worker, report))
+    }
+
+    fn spawn(&mut self, body: impl FnOnce() + Send + 'static) -> Result<(), RuntimeError> {
         let thread = Builder::new()
             .name(format!("{THREAD_NAME_PREFIX}engine"))
             .spawn(body)
             .map_err(|error| RuntimeError::Thread { source: error.into() })?;
-        let worker = Self { jobs: Some(jobs), thread: Some(thread) };
-        Ok((worker, report.recv().unwrap_or_else(|_| Err(gone("loading")))?))
+        self.threads.push(thread);
+        Ok(())
     }
 
     /// Computes the outputs of a batch.
@@ -101,9 +103,56 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         self.jobs = None;
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             // Panics are caught inside; there is no result to look at.
             drop(thread.join());
+        }
+    }
+}
+
+/// A pool of that many threads for one call at a time.
+pub(crate) fn pool(threads: usize) -> Result<Arc<ThreadPool>, RuntimeError> {
+    let pool = ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(|number| format!("{THREAD_NAME_PREFIX}{number}"))
+        .build()
+        .map_err(|error| RuntimeError::Thread { source: error.into() })?;
+    Ok(Arc::new(pool))
+}
+
+/// Loads the engine, and shares its weights with others for the rest of the calls at a time.
+fn load(
+    choice: EngineChoice,
+    file: &OnnxFile,
+    options: EngineOptions,
+) -> Result<(Box<dyn Engine>, Loaded), RuntimeError> {
+    let EngineOptions { threads, concurrency, .. } = options;
+    let (engine, selection) = engine::load(choice, file, options)?;
+    let report = EngineReport { selection, ..engine.report() };
+    let mut shares = Vec::new();
+    for _ in 1..concurrency {
+        let share = engine.share(pool(threads)?);
+        shares.push(share.ok_or(RuntimeError::Concurrency { engine: report.engine, asked: concurrency })?);
+    }
+    Ok((engine, (report, shares)))
+}
+
+/// Does jobs until there will be no more.
+fn serve<E: Engine + ?Sized>(mut engine: Box<E>, fixed_batch: Option<usize>, queue: &Queue) {
+    // No thread panics while it holds the lock, which is only while it waits.
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+    while let Ok(job) = next() {
+        // A caller that went away meanwhile does not want its answer.
+        match job {
+            Job::Run { input, batch, reply } => {
+                drop(reply.send(guarded("computing", || run(engine.as_mut(), fixed_batch, input, batch))));
+            }
+            Job::Profile { input, batch, runs, reply } => {
+                let name = engine.report().engine;
+                let failed = |source| RuntimeError::Run { engine: name, batch, source };
+                let profile = || engine.profile(&input, batch, runs).map_err(failed);
+                drop(reply.send(guarded("computing", profile)));
+            }
         }
     }
 }
@@ -125,8 +174,8 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
 
 /// Runs a batch; where the graph has a batch of its own, in parts of that size, the last one filled up
 /// with zeros whose outputs are dropped.
-fn run(
-    engine: &mut dyn Engine,
+fn run<E: Engine + ?Sized>(
+    engine: &mut E,
     fixed_batch: Option<usize>,
     mut input: Vec<f32>,
     batch: usize,
@@ -149,6 +198,8 @@ fn run(
 
 #[cfg(test)]
 mod tests {
+    use std::{sync::Barrier, thread};
+
     use super::*;
     use crate::error::Cause;
 
@@ -164,7 +215,14 @@ mod tests {
         }
 
         fn report(&self) -> EngineReport {
-            EngineReport { engine: "sums", version: String::new(), threads: 1, selection: None, nodes: Vec::new() }
+            EngineReport {
+                engine: "sums",
+                version: String::new(),
+                threads: 1,
+                concurrency: 1,
+                selection: None,
+                nodes: Vec::new(),
+            }
         }
     }
 
@@ -181,5 +239,41 @@ mod tests {
         let mut engine = Sums { fixed: Some(2) };
         let result = guarded("computing", || run(&mut engine, None, vec![0.0; 3], 3));
         assert!(matches!(result, Err(RuntimeError::Panicked { message, .. }) if message.contains("batch of 3")));
+    }
+
+    /// Answers when as many calls as the barrier counts are computed at the same time.
+    struct Together(Arc<Barrier>);
+
+    impl Engine for Together {
+        fn run(&mut self, input: Vec<f32>, _: usize) -> Result<Vec<f32>, Cause> {
+            self.0.wait();
+            Ok(input)
+        }
+
+        fn report(&self) -> EngineReport {
+            Sums { fixed: None }.report()
+        }
+    }
+
+    #[test]
+    fn each_thread_computes_a_call_while_others_compute_theirs() {
+        let (jobs, queue) = mpsc::channel();
+        let queue = Arc::new(Mutex::new(queue));
+        let mut worker = Worker { jobs: Some(jobs), threads: Vec::new() };
+        let barrier = Arc::new(Barrier::new(3));
+        for _ in 0..3 {
+            let (engine, queue) = (Box::new(Together(Arc::clone(&barrier))), Arc::clone(&queue));
+            worker.spawn(move || serve(engine, None, &queue)).expect("a thread");
+        }
+        let answers = thread::scope(|scope| {
+            let callers = [1.0, 2.0, 3.0].map(|value| {
+                scope.spawn({
+                    let worker = &worker;
+                    move || worker.run(vec![value], 1)
+                })
+            });
+            callers.map(|caller| caller.join().expect("no panic").expect("an answer"))
+        });
+        assert_eq!(answers, [[1.0], [2.0], [3.0]]);
     }
 }

@@ -86,7 +86,7 @@ impl Simd for Neon {
     #[inline(always)]
     unsafe fn load_halves(self, from: *const f16) -> float32x4_t {
         // SAFETY: the caller promises four readable numbers.
-        let [a, b, c, d] = unsafe { from.cast::<[f16; 4]>().read() };
+        let [a, b, c, d] = unsafe { from.cast::<[f16; 4]>().read_unaligned() };
         let floats = [a.to_f32(), b.to_f32(), c.to_f32(), d.to_f32()];
         // SAFETY: the array has four floats.
         unsafe { self.load(floats.as_ptr()) }

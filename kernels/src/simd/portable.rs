@@ -94,7 +94,7 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn load_halves(self, from: *const f16) -> Vector {
         // SAFETY: the caller promises `WIDTH` readable numbers.
-        let halves = unsafe { from.cast::<[f16; WIDTH]>().read() };
+        let halves = unsafe { from.cast::<[f16; WIDTH]>().read_unaligned() };
         Vector(std::array::from_fn(|lane| halves[lane].to_f32()))
     }
 

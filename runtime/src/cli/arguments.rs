@@ -35,7 +35,7 @@ pub(crate) enum Command {
     Inspect(InspectArguments),
     /// Measure latency, loading time and peak memory, each line in a fresh process
     ///
-    /// JSON: a list of {engine, batch, threads, ms, p50_ms, p90_ms, p99_ms, pictures_per_second, load_ms, first_ms,
+    /// JSON: a list of {engine, batch, threads, concurrency, ms, p50_ms, p90_ms, p99_ms, pictures_per_second, load_ms, first_ms,
     /// peak_mib}, with --profile also profile: {peak_gflops, layers: a list of {operator, sizes, ms, operations}}. Times are from preprocessed pictures to logits, for a batch; the rate follows from the median.
     Bench(BenchArguments),
 }
@@ -51,6 +51,10 @@ pub(crate) struct ModelArguments {
     /// Picture size for --preset where the model takes any: N, or HEIGHTxWIDTH
     #[arg(long, value_name = "SIZE", requires = "preset", value_parser = parse_size)]
     pub image_size: Option<[usize; 2]>,
+    /// Leave the weights in the file as far as the engine can use them there: it opens faster, and processes share the
+    /// memory; nobody may change or cut the file meanwhile, while replacing it by another is fine
+    #[arg(long)]
+    pub memory_map: bool,
     /// File with one label per line, in the order of the logits, in place of the model's
     #[arg(long, value_name = "FILE")]
     pub labels: Option<PathBuf>,
@@ -146,9 +150,13 @@ pub(crate) struct BenchArguments {
     /// Engines, separated by commas; all that run on this machine's CPU unless given
     #[arg(long, value_enum, value_delimiter = ',', env = "DEMITASSE_ENGINE")]
     pub engine: Vec<EngineChoice>,
-    /// Numbers of threads, separated by commas; 0 is one for each processor
+    /// Numbers of threads for a call, separated by commas; 0 shares out the processors among the callers
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "0", value_parser = thread_count, env = "DEMITASSE_THREADS")]
     pub threads: Vec<usize>,
+    /// Numbers of callers at the same time, separated by commas: each calls again as soon as it has its answer, and
+    /// has its own threads, and all share the weights
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1", value_parser = count)]
+    pub concurrency: Vec<usize>,
     /// Batch sizes, separated by commas
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1", value_parser = count)]
     pub batch: Vec<usize>,
@@ -163,7 +171,7 @@ pub(crate) struct BenchArguments {
     #[arg(long)]
     pub profile: bool,
     /// Set the engines side by side: in three rounds of fresh processes each has its turn, so that a change of the
-    /// machine's speed meets all of them, and each is compared with the first of its batch and threads
+    /// machine's speed meets all of them, and each is compared with the first of its batch, threads and callers
     #[arg(long)]
     pub compare: bool,
     /// End with exit status 3 where a median is above so many milliseconds
@@ -186,6 +194,10 @@ impl ModelArguments {
         }
         if let Some([height, width]) = self.image_size {
             builder = builder.image_size(height, width);
+        }
+        if self.memory_map {
+            // SAFETY: the flag's help says what the user promises with it.
+            builder = unsafe { builder.memory_map() };
         }
         if let Some(path) = &self.labels {
             let text =

@@ -70,7 +70,9 @@ fn cases(arguments: &BenchArguments) -> Vec<BenchmarkCase> {
     for &engine in &engines {
         for &batch in &arguments.batch {
             for &threads in &arguments.threads {
-                cases.push(BenchmarkCase { engine, batch, threads, warm_up, runs, profile });
+                for &concurrency in &arguments.concurrency {
+                    cases.push(BenchmarkCase { engine, batch, threads, concurrency, warm_up, runs, profile });
+                }
             }
         }
     }
@@ -86,8 +88,8 @@ fn in_fresh_processes(arguments: &BenchArguments, cases: &[BenchmarkCase]) -> Re
     let mut measured = vec![Vec::new(); cases.len()];
     for _ in 0..rounds {
         for (case, measured) in cases.iter().zip(&mut measured) {
-            let BenchmarkCase { engine, batch, threads, .. } = case;
-            let name = format!("{engine}, batch {batch}, {threads} thread(s)");
+            let BenchmarkCase { engine, batch, threads, concurrency, .. } = case;
+            let name = format!("{engine}, batch {batch}, {threads} thread(s), {concurrency} caller(s)");
             bar.set_message(name.clone());
             let case = BenchmarkCase { runs: case.runs.div_ceil(rounds), ..case.clone() };
             let round = in_fresh_process(arguments, &case).with_context(|| format!("cannot measure {name}"))?;
@@ -102,9 +104,13 @@ fn in_fresh_processes(arguments: &BenchArguments, cases: &[BenchmarkCase]) -> Re
 fn in_fresh_process(arguments: &BenchArguments, case: &BenchmarkCase) -> Result<Vec<Measurement>> {
     let mut command = Command::new(env::current_exe().context("cannot find this program's own file")?);
     command.args(["bench", "--in-process", "--format", "json"]).arg("--engine").arg(case.engine.name());
-    for (flag, value) in
-        [("--batch", case.batch), ("--threads", case.threads), ("--runs", case.runs), ("--warm-up", case.warm_up)]
-    {
+    for (flag, value) in [
+        ("--batch", case.batch),
+        ("--threads", case.threads),
+        ("--concurrency", case.concurrency),
+        ("--runs", case.runs),
+        ("--warm-up", case.warm_up),
+    ] {
         command.arg(flag).arg(value.to_string());
     }
     if case.profile {
@@ -117,6 +123,9 @@ fn in_fresh_process(arguments: &BenchArguments, case: &BenchmarkCase) -> Result<
     }
     if let Some([height, width]) = model.image_size {
         command.arg("--image-size").arg(format!("{height}x{width}"));
+    }
+    if model.memory_map {
+        command.arg("--memory-map");
     }
     if let Some(labels) = &model.labels {
         command.arg("--labels").arg(labels);
@@ -152,6 +161,7 @@ fn table(measurements: &[Measurement], compare: bool) -> String {
         "engine",
         "batch",
         "threads",
+        "callers",
         "p50 ms",
         "p90 ms",
         "p99 ms",
@@ -168,6 +178,7 @@ fn table(measurements: &[Measurement], compare: bool) -> String {
             measurement.engine.clone(),
             measurement.batch.to_string(),
             measurement.threads.to_string(),
+            measurement.concurrency.to_string(),
             format!("{:.2}", measurement.p50_ms),
             format!("{:.2}", measurement.p90_ms),
             format!("{:.2}", measurement.p99_ms),
@@ -176,7 +187,8 @@ fn table(measurements: &[Measurement], compare: bool) -> String {
             format!("{:.2}", measurement.first_ms),
             peak,
         ];
-        let same = |other: &&Measurement| (other.batch, other.threads) == (measurement.batch, measurement.threads);
+        let work = |of: &Measurement| (of.batch, of.threads, of.concurrency);
+        let same = |other: &&Measurement| work(other) == work(measurement);
         if let Some(first) = measurements.iter().find(same).filter(|_| compare) {
             row.push(format!("{:.3}", measurement.p50_ms / first.p50_ms));
         }

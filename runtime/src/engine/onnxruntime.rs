@@ -38,7 +38,7 @@ impl OnnxRuntimeEngine {
             builder = with_cuda(builder).map_err(|source| RuntimeError::Cuda { source })?;
         }
         let session = match &file.source {
-            Source::File(path) => builder.commit_from_file(path),
+            Source::File(path) | Source::Mapped(path, _) => builder.commit_from_file(path),
             Source::Bytes(bytes) => builder.commit_from_memory(bytes),
         };
         let session = session.map_err(|error| failed(error.into()))?;
@@ -46,8 +46,9 @@ impl OnnxRuntimeEngine {
         if cuda {
             check_that_all_run_on_cuda(file, &nodes)?;
         }
+        let EngineOptions { threads, concurrency, .. } = options;
         let report =
-            EngineReport { engine, version: library.version.clone(), threads: options.threads, selection: None, nodes };
+            EngineReport { engine, version: library.version.clone(), threads, concurrency, selection: None, nodes };
         Ok(Self { session, options, report })
     }
 }

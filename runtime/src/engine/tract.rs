@@ -18,6 +18,7 @@ mod weights;
 
 use std::{sync::Arc, time::Instant};
 
+use rayon::ThreadPool;
 use tract_linalg::multithread::{Executor, multithread_tract_scope};
 use tract_onnx::prelude::*;
 
@@ -55,10 +56,7 @@ impl TractEngine {
         let plan = match whole_chain(&graph) {
             Some(chain) => Plan::Chain(chain.clone()),
             None => {
-                let executor = match options.threads {
-                    1 => Executor::SingleThread,
-                    _ => Executor::MultiThread(Arc::clone(&options.pool)),
-                };
+                let executor = executor(options.threads, &options.pool);
                 let plan = graph.into_runnable().map_err(|error| failed(error.into()))?;
                 Plan::Graph { plan, executor, batch }
             }
@@ -125,9 +123,26 @@ impl Engine for TractEngine {
     }
 
     fn report(&self) -> EngineReport {
-        let (threads, nodes) = (self.options.threads, self.nodes.clone());
-        EngineReport { engine: NAME, version: VERSION.to_owned(), threads, selection: None, nodes }
+        let EngineOptions { threads, concurrency, .. } = self.options;
+        let nodes = self.nodes.clone();
+        EngineReport { engine: NAME, version: VERSION.to_owned(), threads, concurrency, selection: None, nodes }
     }
+
+    fn share(&self, pool: Arc<ThreadPool>) -> Option<Box<dyn Engine + Send>> {
+        let plan = match &self.plan {
+            Plan::Graph { plan, batch, .. } => {
+                Plan::Graph { plan: Arc::clone(plan), executor: executor(self.options.threads, &pool), batch: *batch }
+            }
+            Plan::Chain(chain) => Plan::Chain(chain.clone()),
+        };
+        let options = EngineOptions { pool, ..self.options.clone() };
+        Some(Box::new(Self { options, nodes: self.nodes.clone(), plan }))
+    }
+}
+
+/// What tract's own operators compute on.
+fn executor(threads: usize, pool: &Arc<ThreadPool>) -> Executor {
+    if threads == 1 { Executor::SingleThread } else { Executor::MultiThread(Arc::clone(pool)) }
 }
 
 /// The chain that is all of the graph.

@@ -63,6 +63,38 @@ fn every_engine_agrees_with_the_reference_at_every_batch() {
     }
 }
 
+#[cfg(feature = "tract")]
+#[test]
+fn callers_at_the_same_time_share_a_model_and_get_their_own_answers() {
+    let input = preprocessed(4);
+    let pictures: Vec<_> = input.chunks(input.len() / 4).collect();
+    // One that our kernels compute alone, and one with operators of tract's.
+    for bytes in [TINY, DYNAMIC] {
+        let alone = model(bytes, EngineChoice::Tract);
+        let expected: Vec<_> = pictures.iter().map(|picture| alone.logits(picture, 1).expect("it runs")).collect();
+        let builder = Model::builder().engine(EngineChoice::Tract).threads(1).concurrency(4);
+        let shared = builder.from_bytes(bytes).expect("it opens");
+        thread::scope(|scope| {
+            for (picture, expected) in pictures.iter().zip(&expected) {
+                let shared = &shared;
+                scope.spawn(move || {
+                    for _ in 0..20 {
+                        assert_eq!(&shared.logits(picture, 1).expect("it runs"), expected);
+                    }
+                });
+            }
+        });
+        assert_eq!(shared.report().concurrency, 4);
+    }
+}
+
+#[cfg(feature = "ort")]
+#[test]
+fn onnxruntime_says_that_it_computes_one_call_at_a_time() {
+    let error = Model::builder().engine(EngineChoice::Ort).concurrency(2).from_bytes(TINY);
+    assert!(matches!(error, Err(RuntimeError::Concurrency { asked: 2, .. })));
+}
+
 /// A dynamic quantizer's scale depends on the whole batch, so that only single pictures have one answer.
 #[test]
 fn every_engine_agrees_on_dynamic_quantization() {

@@ -6,7 +6,6 @@
 
 use std::{mem, sync::Mutex};
 
-use half::f16;
 use kernels::conv3x3::Shape;
 use tract_onnx::tract_core::{
     internal::*,
@@ -26,6 +25,7 @@ use super::{
     max_pool::{self, MaxPool},
     weights::{Integers, UnreadWeights},
 };
+use crate::onnx_file::WeightBytes;
 
 /// One layer, with its weights. It computes any number of pictures.
 #[derive(Clone, Debug)]
@@ -296,17 +296,47 @@ pub(super) fn constant(context: &Context, model: &TypedModel, outlet: OutletId) 
 /// The integers behind an outlet that stands for a matrix, where they are a weight that was not read yet and each
 /// row has its scale; they are read.
 pub(super) fn integers(context: &Context, model: &TypedModel, outlet: OutletId) -> TractResult<Option<Integers>> {
+    let Some((node, unread)) = unread_rows(context, model, outlet)? else { return Ok(None) };
+    unread.integers(&node.name)
+}
+
+/// The weight that was not read yet behind an outlet, where it has the same rows.
+fn unread_rows<'model, 'file>(
+    context: &Context<'file>,
+    model: &'model TypedModel,
+    outlet: OutletId,
+) -> TractResult<Option<(&'model TypedNode, &'file UnreadWeights<'file>)>> {
     let (Some(node), Some(unread)) = (source(model, outlet), context.unread) else { return Ok(None) };
     let rows = |outlet| TractResult::Ok(shape_of(model, outlet)?.and_then(|shape| shape.first().copied()));
-    let same_rows = rows(outlet)? == rows(node.id.into())?;
-    if same_rows { unread.integers(&node.name) } else { Ok(None) }
+    Ok((rows(outlet)? == rows(node.id.into())?).then_some((node, unread)))
+}
+
+/// Calls `change` with the same integers and their scales, if they are such.
+pub(super) fn with_integers<T>(
+    context: &Context,
+    model: &TypedModel,
+    outlet: OutletId,
+    change: impl FnOnce(&[i8], &[f32]) -> T,
+) -> TractResult<Option<T>> {
+    let Some((node, unread)) = unread_rows(context, model, outlet)? else { return Ok(None) };
+    unread.with_integers(&node.name, change)
 }
 
 /// The half-precision numbers behind an outlet, where they are a weight that was not read yet and all finite; they
 /// are read.
-pub(super) fn halves(context: &Context, model: &TypedModel, outlet: OutletId) -> TractResult<Option<Vec<f16>>> {
+pub(super) fn halves(context: &Context, model: &TypedModel, outlet: OutletId) -> TractResult<Option<WeightBytes>> {
     let (Some(node), Some(unread)) = (source(model, outlet), context.unread) else { return Ok(None) };
     unread.halves(&node.name)
+}
+
+/// The single-precision numbers behind an outlet, where they are a weight that was not read yet, in a mapped file.
+pub(super) fn mapped_singles(
+    context: &Context,
+    model: &TypedModel,
+    outlet: OutletId,
+) -> TractResult<Option<WeightBytes>> {
+    let (Some(node), Some(unread)) = (source(model, outlet), context.unread) else { return Ok(None) };
+    unread.mapped_singles(&node.name)
 }
 
 /// The input of the graph that becomes the outlet by changes of shape that move no value.

@@ -17,7 +17,7 @@ use tract_onnx::tract_core::{
     },
 };
 
-use super::chain::{Context, Layer, append, constant, integers, shape_of};
+use super::chain::{Context, Layer, append, constant, shape_of, with_integers};
 
 /// Floats of transformed weights that are kept: 10 MiB. The few layers of a network that would need more would
 /// take most of its memory.
@@ -113,11 +113,13 @@ pub(super) fn rule(
     let bias: Arc<[f32]> = if bias.len() == 1 { vec![bias[0]; out_channels].into() } else { bias.into() };
     let fits = |length| bias.len() == out_channels && length == shape.weight_len();
     let batch = Shape { batch: context.batch, ..shape };
-    let weights = match integers(context, model, node.inputs[1])? {
-        Some(weight) if fits(weight.values.len()) => {
-            TransformedWeights::from_integers(LARGEST_OF_INTEGERS, batch, &weight.values, &weight.scales)
-        }
-        _ => {
+    let integers = with_integers(context, model, node.inputs[1], |weight, scales| {
+        let fits = fits(weight.len());
+        fits.then(|| TransformedWeights::from_integers(LARGEST_OF_INTEGERS, batch, weight, scales))
+    })?;
+    let weights = match integers.flatten() {
+        Some(weights) => weights,
+        None => {
             let Some(weight) = constant(context, model, node.inputs[1])? else { return Ok(None) };
             let weight = weight.try_as_plain_ram()?.as_slice::<f32>()?;
             if !fits(weight.len()) {

@@ -2,18 +2,18 @@
 
 use std::fmt;
 
-use half::f16;
 use kernels::{
     Activation,
-    dense::{self, Shape},
+    dense::{self, Shape, StoredWeights},
 };
 use rayon::prelude::*;
 use tract_onnx::tract_core::{internal::*, ops::einsum::EinSum};
 
 use super::{
-    chain::{Context, Layer, append, constant, halves, integers, shape_of},
+    chain::{Context, Layer, append, constant, halves, integers, mapped_singles, shape_of},
     weights::Integers,
 };
+use crate::onnx_file::WeightBytes;
 
 /// A fully connected layer.
 #[derive(Clone)]
@@ -30,15 +30,23 @@ pub(super) struct Dense {
 enum Matrix {
     /// The graph's own tensor, wherever it has this layout.
     Single(Arc<Tensor>),
+    /// In single precision, in a mapped file.
+    Mapped(Arc<WeightBytes>),
     /// In half precision, as the file has it.
-    Halves(Arc<[f16]>),
+    Halves(Arc<WeightBytes>),
     /// With a scale for each output.
     Integers(Arc<Integers>),
 }
 
 impl fmt::Debug for Dense {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Dense {} to {}, {:?}", self.inputs, self.outputs, self.activation)
+        let form = match &self.weight {
+            Matrix::Single(_) => "single precision",
+            Matrix::Mapped(_) => "single precision in the file",
+            Matrix::Halves(_) => "half precision",
+            Matrix::Integers(_) => "integers",
+        };
+        write!(formatter, "Dense {} to {} in {form}, {:?}", self.inputs, self.outputs, self.activation)
     }
 }
 
@@ -46,17 +54,17 @@ impl Dense {
     pub fn run(&self, batch: usize, input: &[f32], output: &mut [f32]) -> TractResult<()> {
         let shape = Shape { batch, inputs: self.inputs, outputs: self.outputs };
         let bias = self.bias.as_deref();
-        match &self.weight {
+        let stored = match &self.weight {
             Matrix::Single(weight) => {
                 let weight = weight.try_as_plain_ram()?.as_slice::<f32>()?;
                 dense::forward(shape, input, weight, bias, self.activation, output);
+                return Ok(());
             }
-            Matrix::Halves(weight) => dense::forward_halves(shape, input, weight, bias, self.activation, output),
-            Matrix::Integers(weight) => {
-                let weight = (&weight.values[..], &weight.scales[..]);
-                dense::forward_quantized(shape, input, weight, bias, self.activation, output);
-            }
-        }
+            Matrix::Mapped(bytes) => StoredWeights::Single(bytes.as_chunks().0),
+            Matrix::Halves(bytes) => StoredWeights::Half(bytes.as_chunks().0),
+            Matrix::Integers(weight) => StoredWeights::Integers(weight.values(), &weight.scales),
+        };
+        dense::forward_stored(shape, input, stored, bias, self.activation, output);
         Ok(())
     }
 
@@ -123,10 +131,14 @@ pub(super) fn rule(
     Ok(None)
 }
 
-/// The matrix in the form that the file has it in, where that is a smaller one than single precision.
+/// The matrix in the form that the file has it in, where that is a smaller one than single precision, or can stay in
+/// the file.
 fn stored(context: &Context, model: &TypedModel, outlet: OutletId, outputs: usize) -> TractResult<Option<Matrix>> {
     if let Some(halves) = halves(context, model, outlet)? {
-        return Ok(Some(Matrix::Halves(halves.into())));
+        return Ok(Some(Matrix::Halves(Arc::new(halves))));
+    }
+    if let Some(bytes) = mapped_singles(context, model, outlet)? {
+        return Ok(Some(Matrix::Mapped(Arc::new(bytes))));
     }
     if shape_of(model, outlet)?.and_then(|shape| shape.first()) != Some(&outputs) {
         return Ok(None);

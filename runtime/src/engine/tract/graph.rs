@@ -1,6 +1,6 @@
 //! From an ONNX file to a graph that tract has optimised for one batch size.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, path::Path};
 
 use prost::Message;
 use tract_onnx::{
@@ -12,11 +12,7 @@ use super::{
     half_precision, integer_weights,
     weights::{self, UnreadWeights},
 };
-use crate::{
-    engine::EngineOptions,
-    error::Cause,
-    onnx_file::{OnnxFile, Source},
-};
+use crate::{engine::EngineOptions, error::Cause, onnx_file::OnnxFile};
 
 /// Weights of so many values and more are read when the layer is known that takes them, to where and in the form
 /// in which it keeps them.
@@ -78,10 +74,7 @@ pub(super) fn decluttered<'a>(
     // Python's quantizer leaves value_info behind that contradicts the graph; the shapes follow from the
     // operators anyway.
     let onnx = onnx().with_ignore_value_info(true);
-    let folder = match &file.source {
-        Source::File(path) => path.parent().and_then(|folder| folder.to_str()),
-        Source::Bytes(_) => None,
-    };
+    let folder = file.source.path().and_then(Path::parent).and_then(|folder| folder.to_str());
     let ParseResult { mut model, unresolved_inputs, outlets_by_name } = onnx.parse(&proto, folder)?;
     drop(proto);
     if let Some(name) = unresolved_inputs.iter().find(|&name| !weights.contains_key(name)) {

@@ -13,7 +13,7 @@ use tract_onnx::{
 
 use crate::{
     error::Cause,
-    onnx_file::{OnnxFile, Weight, WeightReader},
+    onnx_file::{OnnxFile, Weight, WeightBytes, WeightReader},
 };
 
 /// Initializers whose values are still in the file, by name.
@@ -73,11 +73,14 @@ pub(super) fn take(
 pub(super) struct UnreadWeights<'a> {
     weights: HashMap<String, PendingWeight>,
     reader: Mutex<WeightReader<'a>>,
+    /// What is read only to be changed into another form: one buffer for all, because allocators keep some of what
+    /// comes and goes among that which stays.
+    passing: Mutex<Vec<u8>>,
 }
 
 impl<'a> UnreadWeights<'a> {
     pub fn new(weights: HashMap<String, PendingWeight>, reader: WeightReader<'a>) -> Self {
-        Self { weights, reader: Mutex::new(reader) }
+        Self { weights, reader: Mutex::new(reader), passing: Mutex::default() }
     }
 
     /// The weight of that name, if it is one of these.
@@ -86,13 +89,37 @@ impl<'a> UnreadWeights<'a> {
     }
 
     /// The weight of that name, if it is one of these, in half precision, and all of it finite.
-    pub fn halves(&self, node: &str) -> TractResult<Option<Vec<f16>>> {
+    pub fn halves(&self, node: &str) -> TractResult<Option<WeightBytes>> {
         self.read_with(node, PendingWeight::read_halves)
+    }
+
+    /// The weight of that name, if it is one of these, in single precision, and in a mapped file.
+    pub fn mapped_singles(&self, node: &str) -> TractResult<Option<WeightBytes>> {
+        self.read_with(node, |weight, reader| Ok(weight.mapped_singles(reader)))
     }
 
     /// The weight of that name, if it is one of these and [`Integers`] say it all.
     pub fn integers(&self, node: &str) -> TractResult<Option<Integers>> {
         self.read_with(node, PendingWeight::read_integers)
+    }
+
+    /// Calls `change` with the weight of that name, if it is one of these and [`Integers`] say it all: its values and
+    /// their scales.
+    pub fn with_integers<T>(&self, node: &str, change: impl FnOnce(&[i8], &[f32]) -> T) -> TractResult<Option<T>> {
+        let mut passing = self.passing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.read_with(node, |weight, reader| {
+            let Some(scales) = weight.integer_scales() else { return Ok(None) };
+            if let Some(bytes) = reader.mapped(&weight.place) {
+                return Ok(Some(change(bytemuck::cast_slice(&bytes), &scales)));
+            }
+            let length = usize::try_from(weight.place.length)?;
+            if passing.len() < length {
+                passing.resize(length, 0);
+            }
+            let bytes = &mut passing[..length];
+            reader.read(&weight.place, bytes)?;
+            Ok(Some(change(bytemuck::cast_slice(bytes), &scales)))
+        })
     }
 
     fn read_with<T>(
@@ -110,8 +137,14 @@ impl<'a> UnreadWeights<'a> {
 /// 8-bit integers that stand for a weight: times a scale for each index along the first axis.
 #[derive(Debug)]
 pub(super) struct Integers {
-    pub values: Vec<i8>,
+    bytes: WeightBytes,
     pub scales: Vec<f32>,
+}
+
+impl Integers {
+    pub fn values(&self) -> &[i8] {
+        bytemuck::cast_slice(&self.bytes)
+    }
 }
 
 impl PendingWeight {
@@ -157,34 +190,32 @@ impl PendingWeight {
         possible.then(|| Self { grid: Some(grid), ..self.clone() })
     }
 
-    fn read_halves(&self, reader: &mut WeightReader<'_>) -> Result<Option<Vec<f16>>, Cause> {
-        /// Bytes that are read at a time: those of all would double the memory.
-        const PART: usize = 1 << 20;
+    fn read_halves(&self, reader: &mut WeightReader<'_>) -> Result<Option<WeightBytes>, Cause> {
         if self.data_type != DataType::Float16 {
             return Ok(None);
         }
-        let mut halves = vec![f16::ZERO; usize::try_from(self.place.length)? / 2];
-        let mut bytes = vec![0; PART];
-        for (index, halves) in halves.chunks_mut(PART / 2).enumerate() {
-            let bytes = &mut bytes[..2 * halves.len()];
-            reader.read(&Weight { offset: self.place.offset + (index * PART) as u64, ..self.place.clone() }, bytes)?;
-            for (half, pair) in halves.iter_mut().zip(bytes.chunks_exact(2)) {
-                *half = f16::from_le_bytes([pair[0], pair[1]]);
-            }
-        }
-        Ok(halves.iter().all(|half| half.is_finite()).then_some(halves))
+        let bytes = reader.bytes(&self.place)?;
+        let (halves, _) = bytes.as_chunks();
+        let finite = halves.iter().all(|&half| f16::from_le_bytes(half).is_finite());
+        Ok(finite.then_some(bytes))
+    }
+
+    fn mapped_singles(&self, reader: &WeightReader<'_>) -> Option<WeightBytes> {
+        let single = self.data_type == DataType::Float;
+        single.then(|| reader.mapped(&self.place)).flatten()
     }
 
     fn read_integers(&self, reader: &mut WeightReader<'_>) -> Result<Option<Integers>, Cause> {
-        let (Some(grid), Some(&rows)) = (&self.grid, self.shape.first()) else { return Ok(None) };
+        let Some(scales) = self.integer_scales() else { return Ok(None) };
+        Ok(Some(Integers { bytes: reader.bytes(&self.place)?, scales }))
+    }
+
+    /// The scale of each index along the first axis, where 8-bit integers times these are all that the weight is.
+    fn integer_scales(&self) -> Option<Vec<f32>> {
+        let (grid, &rows) = (self.grid.as_ref()?, self.shape.first()?);
         let along_rows = grid.axis == 0 || grid.scales.len() == 1;
-        if self.data_type != DataType::Int8 || !along_rows || grid.zero_points.iter().any(|&point| point != 0) {
-            return Ok(None);
-        }
-        let mut bytes = vec![0; usize::try_from(self.place.length)?];
-        reader.read(&self.place, &mut bytes)?;
-        let scales = if grid.scales.len() == 1 { vec![grid.scales[0]; rows] } else { grid.scales.clone() };
-        Ok(Some(Integers { values: bytes.into_iter().map(u8::cast_signed).collect(), scales }))
+        let plain = self.data_type == DataType::Int8 && along_rows && grid.zero_points.iter().all(|&point| point == 0);
+        plain.then(|| if grid.scales.len() == 1 { vec![grid.scales[0]; rows] } else { grid.scales.clone() })
     }
 
     /// Reads the values; half precision and integers on a grid become single precision.
@@ -194,8 +225,7 @@ impl PendingWeight {
             reader.read(&self.place, tensor.as_bytes_mut())?;
             return Ok(tensor);
         }
-        let mut bytes = vec![0; usize::try_from(self.place.length)?];
-        reader.read(&self.place, &mut bytes)?;
+        let bytes = reader.bytes(&self.place)?;
         let mut tensor = Tensor::zero::<f32>(&self.shape)?;
         let mut view = tensor.try_as_plain_ram_mut()?;
         let values = view.as_slice_mut::<f32>()?;
