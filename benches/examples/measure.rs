@@ -66,6 +66,7 @@ enum Work {
 }
 
 fn main() -> Result<()> {
+    runtime::return_freed_memory();
     let mut measured = match Arguments::parse().work {
         Work::TrainingStep { size, batch, threads, steps } => {
             rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
