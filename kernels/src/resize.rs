@@ -53,6 +53,13 @@ pub struct Planes {
     pub reverse_channels: bool,
 }
 
+impl Planes {
+    /// The channel of the source that a plane is made of.
+    fn source_channel<const CHANNELS: usize>(&self, plane: usize) -> usize {
+        if self.reverse_channels { CHANNELS - 1 - plane } else { plane }
+    }
+}
+
 /// Resizes `region` of `source`, or all of it, into `destination`, `[channels, height, width]`.
 /// One thread: callers run one picture per thread.
 ///
@@ -106,46 +113,63 @@ fn scale(from: usize, to: usize) -> f32 {
 }
 
 fn resize<const CHANNELS: usize>(source: Source, region: Region, planes: Planes, destination: &mut [f32]) {
+    if (region.width, region.height) == (planes.width, planes.height) {
+        return normalise::<CHANNELS>(source, region, planes, destination);
+    }
     let columns: Vec<Tap> =
         (0..planes.width).map(|x| tap(x, scale(region.width, planes.width), region.width)).collect();
     let plane = planes.width * planes.height;
-    let mut rows = RowPair::new(planes.width * CHANNELS);
+    let mut rows = RowPair::new(planes.width);
     for y in 0..planes.height {
         let vertical = tap(y, scale(region.height, planes.height), region.height);
         rows.load(vertical, |row, to| {
             let start = ((region.y + row) * source.width + region.x) * CHANNELS;
-            let from = &source.pixels[start..start + region.width * CHANNELS];
-            stretch::<CHANNELS>(from, &columns, to);
+            stretch::<CHANNELS>(&source.pixels[start..], &columns, to);
         });
         for channel in 0..CHANNELS {
-            let from = if planes.reverse_channels { CHANNELS - 1 - channel } else { channel };
+            let from = planes.source_channel::<CHANNELS>(channel);
+            let (factor, summand) = (planes.multiplier[channel], planes.offset[channel]);
             let to = &mut destination[channel * plane + y * planes.width..][..planes.width];
-            let span = from * planes.width..(from + 1) * planes.width;
-            blend(
-                &rows.upper[span.clone()],
-                &rows.lower[span],
-                vertical.lerp,
-                (planes.multiplier[channel], planes.offset[channel]),
-                to,
-            );
+            for ((to, top), bottom) in to.iter_mut().zip(&rows.upper).zip(&rows.lower) {
+                let value = top[from] + (bottom[from] - top[from]) * vertical.lerp;
+                *to = value * factor + summand;
+            }
         }
     }
 }
 
-/// The two horizontally resized source rows in use, each `[channels, width]`. Consecutive
-/// destination rows often share them.
+/// What [`resize`] computes where the size stays: every position is a pixel's own, and both of its steps leave the sample
+/// as it is.
+fn normalise<const CHANNELS: usize>(source: Source, region: Region, planes: Planes, destination: &mut [f32]) {
+    for (channel, plane) in destination.chunks_exact_mut(planes.width * planes.height).enumerate() {
+        let from = planes.source_channel::<CHANNELS>(channel);
+        let (factor, summand) = (planes.multiplier[channel], planes.offset[channel]);
+        for (y, to) in plane.chunks_exact_mut(planes.width).enumerate() {
+            let start = ((region.y + y) * source.width + region.x) * CHANNELS;
+            let (pixels, _) = source.pixels[start..start + region.width * CHANNELS].as_chunks::<CHANNELS>();
+            for (to, pixel) in to.iter_mut().zip(pixels) {
+                *to = f32::from(pixel[from]) * factor + summand;
+            }
+        }
+    }
+}
+
+/// The channels of a pixel, in the lanes of one small vector whatever their number.
+type Lanes = [f32; 4];
+
+/// The two horizontally resized source rows in use. Consecutive destination rows often share them.
 struct RowPair {
-    upper: Vec<f32>,
-    lower: Vec<f32>,
+    upper: Vec<Lanes>,
+    lower: Vec<Lanes>,
     loaded: [usize; 2],
 }
 
 impl RowPair {
     fn new(length: usize) -> Self {
-        Self { upper: vec![0.0; length], lower: vec![0.0; length], loaded: [usize::MAX; 2] }
+        Self { upper: vec![[0.0; 4]; length], lower: vec![[0.0; 4]; length], loaded: [usize::MAX; 2] }
     }
 
-    fn load(&mut self, vertical: Tap, mut stretch: impl FnMut(usize, &mut [f32])) {
+    fn load(&mut self, vertical: Tap, mut stretch: impl FnMut(usize, &mut [Lanes])) {
         let wanted = [vertical.lower, vertical.upper];
         if self.loaded == wanted {
             return;
@@ -160,24 +184,25 @@ impl RowPair {
     }
 }
 
-/// Resizes one row horizontally into planes `[channels, width]`.
-fn stretch<const CHANNELS: usize>(from: &[u8], columns: &[Tap], to: &mut [f32]) {
-    let (pixels, _) = from.as_chunks::<CHANNELS>();
-    let width = columns.len();
-    for (x, tap) in columns.iter().enumerate() {
-        let (left, right) = (pixels[tap.lower], pixels[tap.upper]);
-        for channel in 0..CHANNELS {
-            let (left, right) = (f32::from(left[channel]), f32::from(right[channel]));
-            to[channel * width + x] = left + (right - left) * tap.lerp;
-        }
+/// Resizes horizontally the row that `from` begins with.
+fn stretch<const CHANNELS: usize>(from: &[u8], columns: &[Tap], to: &mut [Lanes]) {
+    for (to, tap) in to.iter_mut().zip(columns) {
+        let (left, right) = (lanes::<CHANNELS>(from, tap.lower), lanes::<CHANNELS>(from, tap.upper));
+        *to = std::array::from_fn(|lane| left[lane] + (right[lane] - left[lane]) * tap.lerp);
     }
 }
 
-fn blend(top: &[f32], bottom: &[f32], lerp: f32, (factor, summand): (f32, f32), to: &mut [f32]) {
-    for ((to, top), bottom) in to.iter_mut().zip(top).zip(bottom) {
-        let value = top + (bottom - top) * lerp;
-        *to = value * factor + summand;
-    }
+/// The samples of a pixel. The lanes behind them hold what follows it, or zeros: four bytes that lie together are
+/// converted by one instruction each way, which makes the whole resize half as fast again.
+#[inline]
+fn lanes<const CHANNELS: usize>(from: &[u8], pixel: usize) -> Lanes {
+    let from = &from[pixel * CHANNELS..];
+    let bytes = from.first_chunk().copied().unwrap_or_else(|| {
+        let mut bytes = [0; 4];
+        bytes[..CHANNELS].copy_from_slice(&from[..CHANNELS]);
+        bytes
+    });
+    bytes.map(|sample| i32::from(sample) as f32)
 }
 
 #[cfg(test)]
