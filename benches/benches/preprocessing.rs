@@ -5,7 +5,7 @@ use std::{hint::black_box, io::Cursor};
 use benches::IMAGE_SIZE;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use image::{ImageFormat, Rgb, RgbImage};
-use models::{Picture, Preset};
+use models::{Picture, Preprocess, Preset};
 
 /// Name, width, height and format of the pictures.
 const PICTURES: [(&str, u32, u32, ImageFormat); 3] = [
@@ -14,8 +14,9 @@ const PICTURES: [(&str, u32, u32, ImageFormat); 3] = [
     ("jpeg 4000×3000", 4000, 3000, ImageFormat::Jpeg),
 ];
 
-/// Presets that resize in different ways: without and with antialiasing.
-const PRESETS: [(&str, Preset); 2] = [("rescaling", Preset::Rescaling), ("torchvision", Preset::Torchvision)];
+/// Name of a way to resize, whether it averages over what falls into a pixel, and whether a JPEG is decoded at a fraction
+/// of its size.
+const WAYS: [(&str, bool, bool); 3] = [("bilinear", false, false), ("antialias", true, false), ("scaled", true, true)];
 
 fn encoded(width: u32, height: u32, format: ImageFormat) -> Vec<u8> {
     let picture = RgbImage::from_fn(width, height, |x, y| {
@@ -32,16 +33,24 @@ fn preprocessing(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(1));
     for (name, width, height, format) in PICTURES {
         let bytes = encoded(width, height, format);
-        let picture = Picture::decode(&bytes).expect("its own picture");
-        group.bench_function(BenchmarkId::new("decode", name), |bencher| {
-            bencher.iter(|| Picture::decode(black_box(&bytes)).expect("its own picture"));
-        });
-        for (preset_name, preset) in PRESETS {
-            let preprocess = preset.preprocess(IMAGE_SIZE, IMAGE_SIZE);
+        for (way, antialias, scaled_decoding) in WAYS {
+            let preprocess =
+                Preprocess { antialias, scaled_decoding, ..Preset::Rescaling.preprocess(IMAGE_SIZE, IMAGE_SIZE) };
+            let picture = Picture::decode_for(&bytes, &preprocess).expect("its own picture");
             let mut output = vec![0.0; preprocess.output_len()];
-            group.bench_function(BenchmarkId::new(format!("apply {preset_name}"), name), |bencher| {
+            group.bench_function(BenchmarkId::new(format!("apply {way}"), name), |bencher| {
                 bencher.iter(|| preprocess.apply(black_box(&picture), &mut output).expect("a sound picture"));
             });
+            picture.recycle();
+            // What is averaged over was decoded as for bilinear.
+            if way != "antialias" {
+                group.bench_function(BenchmarkId::new(format!("decode for {way}"), name), |bencher| {
+                    bencher.iter(|| {
+                        let picture = Picture::decode_for(black_box(&bytes), &preprocess).expect("its own picture");
+                        picture.recycle();
+                    });
+                });
+            }
         }
     }
     group.finish();

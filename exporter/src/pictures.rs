@@ -99,14 +99,18 @@ impl Inputs {
         let mut values = vec![0.0; range.len() * len];
         values.par_chunks_mut(len).zip(range).try_for_each(|(output, index)| {
             let picture = match &self.source {
-                Source::Files { files, .. } => files[index].open()?,
+                Source::Files { files, .. } => files[index].open(&self.preprocess)?,
                 Source::Noise { .. } => self.noise_picture(index),
             };
             let path = || match &self.source {
                 Source::Files { files, .. } => files[index].path.clone(),
                 Source::Noise { .. } => PathBuf::from("noise"),
             };
-            self.preprocess.apply(&picture, output).map_err(|source| ExportError::Preprocess { path: path(), source })
+            self.preprocess
+                .apply(&picture, output)
+                .map_err(|source| ExportError::Preprocess { path: path(), source })?;
+            picture.recycle();
+            Ok::<_, ExportError>(())
         })?;
         Ok(values)
     }
@@ -134,13 +138,14 @@ impl Inputs {
 }
 
 impl File {
-    fn open(&self) -> Result<Picture, ExportError> {
+    fn open(&self, preprocess: &Preprocess) -> Result<Picture, ExportError> {
         let bytes =
             std::fs::read(&self.path).map_err(|source| ExportError::PictureGone { path: self.path.clone(), source })?;
         if Sha256::of(&bytes) != self.sha256 {
             return Err(ExportError::PictureChanged { path: self.path.clone() });
         }
-        Picture::decode(&bytes).map_err(|source| ExportError::Decode { path: self.path.clone(), source })
+        Picture::decode_for(&bytes, preprocess)
+            .map_err(|source| ExportError::Decode { path: self.path.clone(), source })
     }
 }
 

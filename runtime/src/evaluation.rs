@@ -3,7 +3,7 @@ use std::{
     time::Instant,
 };
 
-use models::{ClassFolders, Picture, PictureError};
+use models::{ClassFolders, Picture};
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -101,11 +101,7 @@ pub fn evaluate(
     let mut seconds = 0.0;
     let (mut done, mut correct) = (0, 0);
     for part in pictures.chunks(batch) {
-        let decoded = model.pool().install(|| {
-            let pictures = part.par_iter().map(|picture| Picture::open(&picture.path));
-            pictures.collect::<Result<Vec<_>, PictureError>>()
-        })?;
-        let input = model.preprocess_batch(&decoded)?;
+        let input = prepare(model, part)?;
         let start = Instant::now();
         let outputs = model.logits(&input, part.len())?;
         seconds += start.elapsed().as_secs_f64();
@@ -131,6 +127,22 @@ pub fn evaluate(
         batch,
         threads: model.report().threads,
     })
+}
+
+/// Reads and preprocesses pictures in parallel, each by one thread: f32, `[pictures, 3, height, width]`.
+fn prepare(model: &Model, pictures: &[LabelledPicture]) -> Result<Vec<f32>, RuntimeError> {
+    let preprocess = model.preprocess();
+    let mut input = vec![0.0; pictures.len() * preprocess.output_len()];
+    model.pool().install(|| {
+        let parts = input.par_chunks_mut(preprocess.output_len()).zip(pictures);
+        parts.try_for_each(|(part, LabelledPicture { path, .. })| {
+            let picture = Picture::open_for(path, preprocess)?;
+            preprocess.apply(&picture, part)?;
+            picture.recycle();
+            Ok::<_, RuntimeError>(())
+        })
+    })?;
+    Ok(input)
 }
 
 fn class_results(labels: &[String], confusion: &[Vec<usize>]) -> Vec<ClassResult> {

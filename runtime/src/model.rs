@@ -244,10 +244,13 @@ impl Model {
     /// # Errors
     /// [`RuntimeError`], where the bytes are no picture, or the engine fails.
     pub fn classify_bytes(&self, bytes: &[u8], count: usize) -> Result<Vec<Prediction>, RuntimeError> {
-        self.classify_picture(&Picture::decode(bytes)?, count)
+        let picture = Picture::decode_for(bytes, &self.card.preprocess)?;
+        let answers = self.classify_picture(&picture, count)?;
+        picture.recycle();
+        Ok(answers)
     }
 
-    /// Classifies a decoded picture.
+    /// Classifies a picture that [`Picture::decode_for`] decoded for the model's [preprocessing](Self::preprocess).
     ///
     /// # Errors
     /// [`RuntimeError`], where the picture cannot be preprocessed, or the engine fails.

@@ -88,7 +88,7 @@ impl TemporaryRun {
         ensure!(files.len() == count, "the run has {} pictures to train on; expected {count}", files.len());
         let mut inputs = vec![0.0; count * preprocess.output_len()];
         for (file, input) in files.iter().zip(inputs.chunks_mut(preprocess.output_len())) {
-            preprocess.apply(&Picture::open(&split.path(file))?, input)?;
+            preprocess.apply(&Picture::open_for(&split.path(file), &preprocess)?, input)?;
         }
         Ok(inputs)
     }

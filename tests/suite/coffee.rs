@@ -27,8 +27,10 @@ fn answers(file: &Path, engine: EngineChoice, pictures: &[LabelledPicture]) -> R
     let model = Model::builder().engine(engine).open(file)?;
     let mut answers = Vec::new();
     for part in pictures.chunks(8) {
-        let decoded: Vec<_> =
-            part.iter().map(|picture| models::Picture::open(&picture.path)).collect::<Result<_, _>>()?;
+        let decoded: Vec<_> = part
+            .iter()
+            .map(|picture| models::Picture::open_for(&picture.path, model.preprocess()))
+            .collect::<Result<_, _>>()?;
         answers.extend(model.classify_batch(&decoded, 1)?.iter().map(|best| best[0].index));
     }
     Ok(answers)

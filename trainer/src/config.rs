@@ -35,6 +35,11 @@ pub struct Config {
     /// What samples of 0 to 255 are multiplied by, in place of the preset's factor.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scale: Option<f64>,
+    /// Whether shrinking averages over all pixels that fall into one, in place of what the preset says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub antialias: Option<bool>,
+    /// Whether JPEGs are decoded at 1/2, 1/4 or 1/8 of their size where that suffices.
+    pub scaled_decoding: bool,
     /// Pictures per step; at least 1. The last batch of an epoch may be smaller.
     pub batch_size: usize,
     /// Passes over the training pictures; 0 writes the initial weights as a run.
@@ -105,6 +110,8 @@ impl Default for Config {
             image_size: ImageSize { height: 224, width: 224 },
             preprocess: Preset::Rescaling,
             scale: None,
+            antialias: None,
+            scaled_decoding: false,
             batch_size: 32,
             epochs: 20,
             learning_rate: 1e-4,
@@ -306,6 +313,8 @@ impl Config {
         if let Some(scale) = self.scale {
             preprocess.scale = scale as f32;
         }
+        preprocess.antialias = self.antialias.unwrap_or(preprocess.antialias);
+        preprocess.scaled_decoding = self.scaled_decoding;
         preprocess
     }
 

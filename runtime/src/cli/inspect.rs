@@ -106,10 +106,12 @@ fn numbered(labels: &[String]) -> String {
 }
 
 fn preprocess_text(preprocess: &Preprocess) -> String {
-    let Preprocess { height, width, fit, filter, antialias, channel_order, scale, mean, std } = preprocess;
+    let Preprocess { height, width, fit, filter, antialias, scaled_decoding, channel_order, scale, mean, std } =
+        preprocess;
     let with = if *antialias { "with" } else { "without" };
+    let decoding = if *scaled_decoding { "JPEG decoded at a fraction of its size, " } else { "" };
     format!(
-        "{height}×{width}, {fit:?}, {filter:?} {with} antialias, {channel_order:?}, (x × {scale} - {mean:?}) / {std:?}"
+        "{decoding}{height}×{width}, {fit:?}, {filter:?} {with} antialias, {channel_order:?}, (x × {scale} - {mean:?}) / {std:?}"
     )
 }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use models::{Picture, is_picture_name};
+use models::{Picture, Preprocess, is_picture_name};
 use runtime::{Model, Prediction};
 use serde::Serialize;
 
@@ -45,7 +45,7 @@ pub(crate) fn run(arguments: &PredictArguments) -> Result<ExitStatus> {
     for part in files.chunks(arguments.batch) {
         let (mut names, mut pictures) = (Vec::new(), Vec::new());
         for file in part {
-            match read(file) {
+            match read(file, model.preprocess()) {
                 Ok(picture) => {
                     names.push(file.display().to_string());
                     pictures.push(picture);
@@ -53,7 +53,9 @@ pub(crate) fn run(arguments: &PredictArguments) -> Result<ExitStatus> {
                 Err(error) => report(&error, &mut status),
             }
         }
-        for (file, predictions) in names.into_iter().zip(classify(&model, &pictures, arguments.top_k)?) {
+        let answers = classify(&model, &pictures, arguments.top_k)?;
+        pictures.into_iter().for_each(Picture::recycle);
+        for (file, predictions) in names.into_iter().zip(answers) {
             match arguments.format {
                 Format::Text => output::text(line(&file, &predictions))?,
                 Format::Json => {
@@ -87,13 +89,13 @@ fn line(file: &str, predictions: &[Prediction]) -> String {
 }
 
 /// Reads a file, or standard input for `-`.
-fn read(file: &Path) -> Result<Picture> {
+fn read(file: &Path, preprocess: &Preprocess) -> Result<Picture> {
     if file == Path::new("-") {
         let mut bytes = Vec::new();
         io::stdin().lock().read_to_end(&mut bytes).context("cannot read standard input")?;
-        return Picture::decode(&bytes).context("cannot decode standard input");
+        return Picture::decode_for(&bytes, preprocess).context("cannot decode standard input");
     }
-    Ok(Picture::open(file)?)
+    Ok(Picture::open_for(file, preprocess)?)
 }
 
 /// Adds a file, or all pictures below a folder, sorted by path.

@@ -4,7 +4,7 @@ use std::{fs, io::Cursor};
 
 use anyhow::{Context, Result, bail, ensure};
 use image::{DynamicImage, ImageFormat, RgbImage};
-use models::{DecodeError, Picture};
+use models::{DecodeError, Picture, Preprocess, Preset};
 use tests::{fixture, formula_picture, png};
 
 /// The four quadrants of every file of fixtures/pictures, as fixtures/pictures.py paints them.
@@ -143,6 +143,11 @@ fn a_header_without_its_pixels_is_damaged() -> Result<()> {
     Ok(())
 }
 
+/// What decodes a JPEG at an eighth of its size, as far as that is possible.
+fn scaled() -> Preprocess {
+    Preprocess { scaled_decoding: true, ..Preset::Rescaling.preprocess(1, 1) }
+}
+
 #[test]
 fn no_truncation_panics_and_half_a_file_is_damaged() -> Result<()> {
     let mut files = vec![("png".to_owned(), png(&formula_picture(24, 24))?)];
@@ -158,11 +163,14 @@ fn no_truncation_panics_and_half_a_file_is_damaged() -> Result<()> {
         for length in 0..bytes.len() {
             // Some decoders can do without the last bytes; none may panic.
             let _ = Picture::decode(&bytes[..length]);
+            let _ = Picture::decode_for(&bytes[..length], &scaled());
         }
         let half = &bytes[..bytes.len() / 2];
-        match Picture::decode(half) {
-            Err(DecodeError::Damaged(_)) => {}
-            other => bail!("half of {name}: {other:?}"),
+        for outcome in [Picture::decode(half), Picture::decode_for(half, &scaled())] {
+            match outcome {
+                Err(DecodeError::Damaged(_)) => {}
+                other => bail!("half of {name}: {other:?}"),
+            }
         }
     }
     Ok(())
@@ -176,7 +184,7 @@ fn no_flipped_byte_panics() -> Result<()> {
         for place in 0..sound.len() {
             let mut bytes = sound.clone();
             bytes[place] ^= 0xFF;
-            if let Ok(picture) = Picture::decode(&bytes) {
+            for picture in [Picture::decode(&bytes), Picture::decode_for(&bytes, &scaled())].into_iter().flatten() {
                 let expected = picture.width * picture.height * 3;
                 ensure!(picture.rgb.len() == expected, "{}: byte {place}", path.display());
             }

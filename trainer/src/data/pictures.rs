@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use models::{Picture, Preprocess};
+use models::{DecodeError, Picture, Preprocess};
 use rayon::prelude::*;
 
 use super::DataError;
@@ -91,7 +91,7 @@ impl Pictures {
             }
             Some(Kept::Decoded(picture)) => self.apply(index, picture, output),
             None => {
-                let picture = open(&self.files[index].0)?;
+                let picture = self.decode(index)?;
                 self.apply(index, &picture, output)?;
                 self.keep(index, picture, output);
                 Ok(())
@@ -115,7 +115,7 @@ impl Pictures {
             Some(Kept::Decoded(picture)) => picture,
             // What is kept of a picture that is varied is always what was decoded.
             _ => {
-                opened = open(&self.files[index].0)?;
+                opened = self.decode(index)?;
                 &opened
             }
         };
@@ -141,19 +141,30 @@ impl Pictures {
         outcomes.into_iter().collect()
     }
 
+    fn decode(&self, index: usize) -> Result<Picture, DataError> {
+        read(&self.files[index].0, |bytes| Picture::decode_for(bytes, &self.preprocess))
+    }
+
     fn apply(&self, index: usize, picture: &Picture, output: &mut [f32]) -> Result<(), DataError> {
         let path = || self.files[index].0.clone();
         self.preprocess.apply(picture, output).map_err(|source| DataError::Preprocess { path: path(), source })
     }
 
-    fn keep(&self, index: usize, picture: Picture, prepared: &[f32]) {
+    fn keep(&self, index: usize, mut picture: Picture, prepared: &[f32]) {
         let (decoded_size, prepared_size) = (picture.rgb.len() as u64, size_of_val(prepared) as u64);
         let is_decoded = self.is_varied(index) || decoded_size < prepared_size;
         let size = if is_decoded { decoded_size } else { prepared_size };
         let take = |free: u64| free.checked_sub(size);
-        if self.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok() {
-            self.kept[index]
-                .get_or_init(|| if is_decoded { Kept::Decoded(picture) } else { Kept::Prepared(prepared.into()) });
+        let fits = self.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok();
+        if fits && is_decoded {
+            // Its memory may have been that of a larger one.
+            picture.rgb.shrink_to_fit();
+            self.kept[index].get_or_init(|| Kept::Decoded(picture));
+        } else {
+            if fits {
+                self.kept[index].get_or_init(|| Kept::Prepared(prepared.into()));
+            }
+            picture.recycle();
         }
     }
 
@@ -163,13 +174,17 @@ impl Pictures {
     }
 }
 
-/// Reads and decodes a picture.
+/// Reads and decodes a picture at its full size.
 ///
 /// # Errors
 /// Where the file cannot be read or decoded; the error names it.
 pub fn open(path: &Path) -> Result<Picture, DataError> {
+    read(path, Picture::decode)
+}
+
+fn read(path: &Path, decode: impl Fn(&[u8]) -> Result<Picture, DecodeError>) -> Result<Picture, DataError> {
     let bytes = fs::read(path).map_err(|source| DataError::Read { path: path.to_owned(), source })?;
-    Picture::decode(&bytes).map_err(|source| DataError::Decode { path: path.to_owned(), source })
+    decode(&bytes).map_err(|source| DataError::Decode { path: path.to_owned(), source })
 }
 
 #[cfg(test)]
