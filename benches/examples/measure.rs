@@ -1,8 +1,9 @@
 //! One side of `cargo xtask peers`: measures this project, and prints what came out as a line of JSON.
 //!
 //! `measure training-step --size 224 --batch 8 --threads 2 --steps 4`,
-//! `measure loader PICTURES --size 224 --threads 2 --epochs 3 [--keep]` or
-//! `measure inference vgg16.onnx --batch 1 --threads 2 --runs 12`.
+//! `measure loader PICTURES --size 224 --threads 2 --epochs 3 [--keep]`,
+//! `measure inference vgg16.onnx --batch 1 --threads 2 --runs 12` or
+//! `measure preprocessing --picture photo.jpg --resize antialias --threads 1 --repeats 1 --runs 9`.
 #![expect(clippy::print_stdout, reason = "the line is what the program is for")]
 
 use std::{
@@ -11,13 +12,16 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use benches::{Loader, TrainingStep, VGG16};
-use clap::{Parser, Subcommand};
+use benches::{IMAGE_SIZE, Loader, TrainingStep, VGG16};
+use clap::{Parser, Subcommand, ValueEnum};
+use models::{Picture, Preprocess, Preset};
 use runtime::{EngineChoice, Model};
 use serde_json::{Value, json};
 
-/// Runs that are not measured, after the first; `inference.py` warms up as often.
+/// Runs that are not measured, after the first; `inference.py` and `preprocessing.py` warm up as often.
 const WARM_UP: usize = 3;
+/// Of so many samples of a preprocessed picture, one is compared.
+const STRIDE: usize = 101;
 
 #[derive(Parser)]
 struct Arguments {
@@ -63,6 +67,33 @@ enum Work {
         #[arg(long)]
         runs: usize,
     },
+    /// An encoded picture in memory to the network's input, one for each thread at once.
+    Preprocessing {
+        #[arg(long)]
+        picture: PathBuf,
+        #[arg(long)]
+        resize: Resize,
+        #[arg(long, default_value_t = IMAGE_SIZE)]
+        size: usize,
+        #[arg(long)]
+        threads: usize,
+        /// Pictures of a thread in a run.
+        #[arg(long)]
+        repeats: usize,
+        #[arg(long)]
+        runs: usize,
+    },
+}
+
+/// How a picture is made smaller.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Resize {
+    /// Bilinear between the nearest pixels.
+    Bilinear,
+    /// Bilinear over all pixels that fall into one.
+    Antialias,
+    /// The same on a JPEG that is decoded at a fraction of its size.
+    Scaled,
 }
 
 fn main() -> Result<()> {
@@ -81,6 +112,14 @@ fn main() -> Result<()> {
             json!({ "pictures": loader.pictures(), "ms": times })
         }
         Work::Inference { model, batch, threads, runs } => inference(&model, batch, threads, runs)?,
+        Work::Preprocessing { picture, resize, size, threads, repeats, runs } => {
+            let preprocess = Preprocess {
+                antialias: resize != Resize::Bilinear,
+                scaled_decoding: resize == Resize::Scaled,
+                ..Preset::Rescaling.preprocess(size, size)
+            };
+            preprocessing(&std::fs::read(picture)?, &preprocess, threads, repeats, runs)?
+        }
     };
     measured["tool"] = concat!("Demitasse ", env!("CARGO_PKG_VERSION")).into();
     measured["peak_mib"] = peak_mib()?.into();
@@ -105,6 +144,35 @@ fn inference(path: &Path, batch: usize, threads: usize, runs: usize) -> Result<V
     let times = (0..runs).map(|_| Ok(run()?.0)).collect::<Result<Vec<_>>>()?;
     let logits: Vec<_> = logits.chunks(model.classes()).collect();
     Ok(json!({ "pictures": batch, "ms": times, "load_ms": load_ms, "first_ms": first_ms, "logits": logits }))
+}
+
+fn preprocessing(
+    encoded: &[u8],
+    preprocess: &Preprocess,
+    threads: usize,
+    repeats: usize,
+    runs: usize,
+) -> Result<Value> {
+    let once = || -> Result<Vec<f32>> {
+        let mut output = vec![0.0; preprocess.output_len()];
+        preprocess.apply(&Picture::decode_for(encoded, preprocess)?, &mut output)?;
+        Ok(output)
+    };
+    let run = || -> Result<f64> {
+        let start = Instant::now();
+        std::thread::scope(|scope| {
+            let work = || (0..repeats).try_for_each(|_| once().map(|output| _ = std::hint::black_box(output)));
+            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            workers.into_iter().try_for_each(|worker| worker.join().expect("preprocessing does not panic"))
+        })?;
+        Ok(milliseconds(start) / repeats as f64)
+    };
+    for _ in 0..WARM_UP {
+        run()?;
+    }
+    let times = (0..runs).map(|_| run()).collect::<Result<Vec<_>>>()?;
+    let samples: Vec<_> = once()?.into_iter().step_by(STRIDE).map(|value| 255.0 * value).collect();
+    Ok(json!({ "pictures": threads, "ms": times, "samples": samples }))
 }
 
 /// The numbers between 0 and 1 that `inference.py` computes on, too.

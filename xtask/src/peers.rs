@@ -1,5 +1,6 @@
 mod chart;
 mod inference;
+mod preprocessing;
 
 use std::{
     fs,
@@ -12,6 +13,7 @@ use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
 use crate::{process, python, workspace::Workspace};
+use chart::{Bar, bar_chart};
 
 /// What is measured beside other tools.
 #[derive(Clone, Copy, ValueEnum)]
@@ -22,6 +24,8 @@ pub enum Comparison {
     Loader,
     /// VGG-16 from pictures to logits, beside eight other tools.
     Inference,
+    /// From an encoded picture to the network's input, beside Pillow, OpenCV and torchvision.
+    Preprocessing,
 }
 
 /// What is measured, and how often.
@@ -43,7 +47,7 @@ pub struct Options {
     /// Of inference: the ONNX file of a slim network; one with initial weights is made where none is named.
     #[arg(long)]
     slim: Option<PathBuf>,
-    /// Of inference: measured runs in a turn; a quarter of them with 8 pictures each.
+    /// Of inference and preprocessing: measured runs in a turn; of inference a quarter of them with 8 pictures each.
     #[arg(long, default_value_t = 12)]
     runs: usize,
 }
@@ -66,6 +70,7 @@ impl Peer {
 
 const TORCH: Peer = Peer::new("torch", &["torch==2.15.0", "torchvision==0.29.2", "pillow"]);
 const TENSORFLOW: Peer = Peer::new("tensorflow", &["tensorflow-cpu==2.21.0"]);
+const OPENCV: Peer = Peer::new("cv2", &["opencv-python-headless==5.0.0.93"]);
 
 /// Image size, batch, and steps in a round.
 const STEPS: [(usize, usize, usize); 4] = [(224, 8, 3), (224, 32, 1), (64, 8, 10), (64, 32, 4)];
@@ -81,6 +86,7 @@ pub fn peers(workspace: &Workspace, options: Options) -> Result<()> {
     match comparison {
         Comparison::Training => peers.training(),
         Comparison::Loader => peers.loader(),
+        Comparison::Preprocessing => peers.preprocessing(runs),
         Comparison::Inference => peers.inference(model, quantized, slim, runs),
     }
 }
@@ -99,6 +105,9 @@ struct Measured {
     /// Of inference: for each picture.
     #[serde(default)]
     logits: Vec<Vec<f64>>,
+    /// Of preprocessing: some values of the result, as levels of an 8-bit sample.
+    #[serde(default)]
+    samples: Vec<f64>,
 }
 
 /// How far logits may differ from those of the first tool.
@@ -229,6 +238,20 @@ impl Peers<'_> {
         Ok(tools)
     }
 
+    /// Draws the tools' medians, the first tool's in another colour, into docs/peers.
+    fn draw(&self, name: &str, title: &str, tools: &[Measured]) -> Result<()> {
+        let bar = |(place, tool): (usize, &Measured)| Bar {
+            label: tool.tool.clone(),
+            milliseconds: median(&tool.ms),
+            ours: place == 0,
+        };
+        let svg = bar_chart(title, tools.iter().enumerate().map(bar).collect());
+        let folder = self.workspace.root.join("docs/peers");
+        fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        let path = folder.join(format!("{name}.svg"));
+        fs::write(&path, svg).with_context(|| format!("cannot write {}", path.display()))
+    }
+
     /// Puts a table between its marks in docs/peers.md.
     fn write(&self, mark: &str, rows: &[String]) -> Result<()> {
         let path = self.workspace.root.join("docs/peers.md");
@@ -312,6 +335,7 @@ mod tests {
             load_ms: None,
             first_ms: None,
             logits: Vec::new(),
+            samples: Vec::new(),
         };
         let rows = table("work", &[tool("a", &[100.0, 300.0, 200.0]), tool("b", &[500.0])], true);
         assert_eq!(rows, ["| work | a | 200 | 100 | 40.0 | 1.00 | 7 |", "| work | b | 500 | 500 | 16.0 | 2.50 | 7 |"]);

@@ -10,18 +10,13 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{
-    Limits, Measured, Peer, Peers, TENSORFLOW, TORCH,
-    chart::{Bar, bar_chart},
-    median, milliseconds,
-};
+use super::{Limits, Measured, OPENCV, Peer, Peers, TENSORFLOW, TORCH, milliseconds};
 use crate::{process, python};
 
 const ONNXRUNTIME: Peer = Peer::new("onnxruntime", &["onnxruntime==1.32.0", "pillow==13.0.0"]);
 /// Without its telemetry package, which it does not need.
 const OPENVINO: Peer =
     Peer { module: "openvino", packages: &["openvino==2026.4.1", "numpy==2.4.6"], with_dependencies: false };
-const OPENCV: Peer = Peer::new("cv2", &["opencv-python-headless==5.0.0.93"]);
 const LITERT: Peer = Peer::new("ai_edge_litert", &["ai-edge-litert==2.3.0"]);
 const NCNN: Peer = Peer::new("ncnn", &["ncnn==1.0.20261020"]);
 const MNN: Peer = Peer::new("MNN", &["MNN==3.6.1", "flatbuffers==25.12.19"]);
@@ -154,7 +149,7 @@ impl Peers<'_> {
         for case in &cases {
             let tools = self.in_turns_at(case)?;
             rows.extend(table(&case.title(), &tools));
-            self.draw(case, &tools)?;
+            self.draw(case.name, &format!("Milliseconds for {}, median", case.title()), &tools)?;
         }
         self.write("inference", &rows)?;
         self.first_answer(&files.slim, &pictures)
@@ -297,20 +292,6 @@ impl Peers<'_> {
         let mut export = Command::new(self.workspace.program("exporter"));
         process::run(export.arg(run).args(few).args(options).arg("-o").arg(to))
     }
-
-    fn draw(&self, case: &Case<'_>, tools: &[Measured]) -> Result<()> {
-        let bar = |(place, tool): (usize, &Measured)| Bar {
-            label: tool.tool.clone(),
-            milliseconds: median(&tool.ms),
-            ours: place == 0,
-        };
-        let title = format!("Milliseconds for {}, median", case.title());
-        let svg = bar_chart(&title, tools.iter().enumerate().map(bar).collect());
-        let folder = self.workspace.root.join("docs/peers");
-        fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-        let path = folder.join(format!("{}.svg", case.name));
-        fs::write(&path, svg).with_context(|| format!("cannot write {}", path.display()))
-    }
 }
 
 /// A name that is another one where the file is another one.
@@ -450,6 +431,7 @@ mod tests {
             load_ms: Some(3.0),
             first_ms: Some(40.0),
             logits: logits.iter().map(|row| row.to_vec()).collect(),
+            samples: Vec::new(),
         }
     }
 
