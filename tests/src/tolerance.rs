@@ -62,9 +62,9 @@ pub struct Levels {
 }
 
 impl Levels {
-    /// A filter whose weights are positive: a sample is rounded to the other side now and then (in up to 23 %
-    /// of the samples of the fixtures).
-    pub const ROUNDED: Self = Self { largest: 1.0, mean: 0.25 };
+    /// A filter whose weights are positive: a sample is rounded to the other side now and then (in up to three of ten
+    /// samples of the fixtures).
+    pub const ROUNDED: Self = Self { largest: 1.0, mean: 0.3 };
 
     /// A cubic: where it overshoots below 0 or above 255 it is cut off after the first direction, and the second
     /// one spreads what was cut (by up to 7 levels in the fixtures, whose neighbours differ as much as can be;
