@@ -155,16 +155,17 @@ fn preprocessing(
 ) -> Result<Value> {
     let once = || -> Result<Vec<f32>> {
         let mut output = vec![0.0; preprocess.output_len()];
-        preprocess.apply(&Picture::decode_for(encoded, preprocess)?, &mut output)?;
+        let picture = Picture::decode_for(encoded, preprocess)?;
+        preprocess.apply(&picture, &mut output)?;
+        picture.recycle();
         Ok(output)
     };
+    // The threads stay, as those of the loader and of the runtime do: each keeps the memory of a large picture.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
     let run = || -> Result<f64> {
         let start = Instant::now();
-        std::thread::scope(|scope| {
-            let work = || (0..repeats).try_for_each(|_| once().map(|output| _ = std::hint::black_box(output)));
-            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-            workers.into_iter().try_for_each(|worker| worker.join().expect("preprocessing does not panic"))
-        })?;
+        let work = || (0..repeats).try_for_each(|_| once().map(|output| _ = std::hint::black_box(output)));
+        pool.broadcast(|_| work()).into_iter().collect::<Result<()>>()?;
         Ok(milliseconds(start) / repeats as f64)
     };
     for _ in 0..WARM_UP {
