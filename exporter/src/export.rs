@@ -319,6 +319,7 @@ mod tests {
         assert_eq!(card.labels, ["class 0", "class 1", "class 2"]);
         assert_eq!(card.architecture.as_ref(), Some(&architectures()[0]));
         assert_eq!(card.provenance.epochs, 3);
+        assert_eq!(card.temperature_scaling, Some(testing::temperature_scaling()));
         assert_eq!(card.provenance.weights, Some(report.weights_sha256));
         assert_eq!(card.provenance.data, Some(run.split().expect("a split").digest()));
         let tract = card.metrics.iter().find(|metric| metric.engine == "tract").expect("measured in tract");

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use candle_core::{DType, Device, Tensor};
-use models::{Architecture, Head, ModelCard, Network, Preset, Provenance, RunFolder, Sha256, Side, Split, SplitFile};
+use models::{
+    Architecture, Head, ModelCard, Network, Preset, Provenance, RunFolder, Sha256, Side, Split, SplitFile, Temperature,
+    TemperatureScaling,
+};
 
 /// Two blocks, 8×8 pictures, three classes.
 pub(crate) fn architecture(batch_norm: bool, head: Head) -> Architecture {
@@ -71,11 +74,22 @@ pub(crate) fn run(folder: &Path, network: &Network) -> RunFolder {
         labels,
         preprocess: Preset::Rescaling.preprocess(height, width),
         architecture: Some(architecture.clone()),
+        temperature_scaling: Some(temperature_scaling()),
         metrics: Vec::new(),
         provenance: Provenance { epochs: 3, ..Provenance::default() },
     };
     network.save(&run.file(RunFolder::BEST), &card).expect("a file");
     run
+}
+
+/// How the probabilities of [`run`]'s network are calibrated.
+pub(crate) fn temperature_scaling() -> TemperatureScaling {
+    TemperatureScaling {
+        temperature: Temperature::try_from(2.0).expect("in the range"),
+        data: "validation side of the run".to_owned(),
+        pictures: 6,
+        engine: "candle cpu".to_owned(),
+    }
 }
 
 /// A textured picture that depends on its class, and a little on its number, so that what calibration sees of some

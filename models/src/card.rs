@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{Architecture, Preprocess, Sha256};
+use crate::{Architecture, Interval, Preprocess, Sha256, TemperatureScaling};
 
 /// Everything that a server must know beside the graph, and everything that a person asks about a model.
 ///
@@ -15,6 +15,8 @@ pub struct ModelCard {
     pub preprocess: Preprocess,
     /// The network, where it is one of ours.
     pub architecture: Option<Architecture>,
+    /// How its probabilities are calibrated; none where they are the network's own.
+    pub temperature_scaling: Option<TemperatureScaling>,
     /// What was measured on this file.
     pub metrics: Vec<Metric>,
     /// Where it comes from.
@@ -38,6 +40,11 @@ impl Metric {
     /// The share of right answers; 0 where there were no pictures.
     pub fn accuracy(&self) -> f64 {
         if self.pictures == 0 { 0.0 } else { self.correct as f64 / self.pictures as f64 }
+    }
+
+    /// Between which bounds the accuracy lies with 95 % confidence; none where there were no pictures.
+    pub fn interval(&self) -> Option<Interval> {
+        Interval::wilson(self.correct.min(self.pictures), self.pictures)
     }
 }
 
@@ -85,6 +92,7 @@ pub enum CardError {
 const NAMES: &str = "names";
 const PREPROCESS: &str = "demitasse.preprocess";
 const ARCHITECTURE: &str = "demitasse.architecture";
+const TEMPERATURE_SCALING: &str = "demitasse.temperature_scaling";
 const METRICS: &str = "demitasse.metrics";
 const PROVENANCE: &str = "demitasse.provenance";
 
@@ -107,6 +115,9 @@ impl ModelCard {
         if let Some(architecture) = &self.architecture {
             metadata.insert(ARCHITECTURE.to_owned(), json(architecture));
         }
+        if let Some(scaling) = &self.temperature_scaling {
+            metadata.insert(TEMPERATURE_SCALING.to_owned(), json(scaling));
+        }
         metadata
     }
 
@@ -119,6 +130,7 @@ impl ModelCard {
             labels: Self::labels_from_metadata(metadata)?,
             preprocess: required(metadata, PREPROCESS)?,
             architecture: optional(metadata, ARCHITECTURE)?,
+            temperature_scaling: optional(metadata, TEMPERATURE_SCALING)?,
             metrics: optional(metadata, METRICS)?.unwrap_or_default(),
             provenance: optional(metadata, PROVENANCE)?.unwrap_or_default(),
         })
@@ -156,13 +168,19 @@ fn required<T: DeserializeOwned>(metadata: &BTreeMap<String, String>, key: &'sta
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Family, Preset};
+    use crate::{Family, Preset, Temperature};
 
     fn card() -> ModelCard {
         ModelCard {
             labels: ["Dark", "Green \"unroasted\"", "日本"].map(str::to_owned).to_vec(),
             preprocess: Preset::Torchvision.preprocess(224, 224),
             architecture: Some(Architecture::vgg(Family::Vgg13, 3)),
+            temperature_scaling: Some(TemperatureScaling {
+                temperature: Temperature::try_from(1.75).expect("in the range"),
+                data: "validation side of the run".into(),
+                pictures: 158,
+                engine: "candle cpu".into(),
+            }),
             metrics: vec![Metric { data: "test".into(), engine: "tract".into(), correct: 9, pictures: 10 }],
             provenance: Provenance {
                 created_by: "demitasse".into(),
@@ -190,6 +208,11 @@ mod tests {
         metadata.insert(PREPROCESS.into(), "{".into());
         let error = ModelCard::from_metadata(&metadata).expect_err("not JSON").to_string();
         assert!(error.contains(PREPROCESS), "{error}");
+        let mut metadata = card().to_metadata();
+        let scaling = &metadata[TEMPERATURE_SCALING];
+        metadata.insert(TEMPERATURE_SCALING.into(), scaling.replace("1.75", "0.0"));
+        let error = ModelCard::from_metadata(&metadata).expect_err("nothing is divided by 0").to_string();
+        assert!(error.contains(TEMPERATURE_SCALING), "{error}");
         metadata.insert(NAMES.into(), r#"{"0": "a", "2": "b"}"#.into());
         let error = ModelCard::from_metadata(&metadata).expect_err("1 is missing").to_string();
         assert!(error.contains("from 0 to 1"), "{error}");

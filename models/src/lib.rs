@@ -4,7 +4,8 @@
 //!   the candle network and the ONNX graph all derive from its [`layers`](Architecture::layers).
 //! - [`Preprocess`]: what happens to a picture before the network sees it, and the one function that
 //!   does it, in training, calibration, evaluation and serving.
-//! - [`ModelCard`]: labels, preprocessing, provenance and measured accuracy; it travels inside the model file.
+//! - [`ModelCard`]: labels, preprocessing, [`TemperatureScaling`], provenance and measured accuracy; it travels inside the model
+//!   file. An accuracy comes with its [`Interval`].
 //! - [`RunFolder`]: the layout that the trainer writes and the exporter reads.
 //! - With feature `candle`: `Network`, the network itself, its `Precision`, `Adam`, `training_step`, `Checkpoint`, and
 //!   the operators with their gradients in `ops`.
@@ -28,6 +29,7 @@ mod diagram;
 #[cfg(feature = "draw")]
 pub mod draw;
 mod hash;
+mod interval;
 #[cfg(feature = "candle")]
 mod network;
 #[cfg(feature = "candle")]
@@ -40,6 +42,7 @@ mod run_folder;
 mod split;
 mod summary;
 pub mod svg;
+mod temperature_scaling;
 #[cfg(feature = "candle")]
 mod training;
 
@@ -50,6 +53,7 @@ pub use atomic_file::{persist, write_atomic};
 pub use card::{CardError, Metric, ModelCard, Provenance};
 pub use classes::{ClassFolders, ClassFoldersError, LabelledFile, is_picture_name};
 pub use hash::Sha256;
+pub use interval::Interval;
 #[cfg(feature = "candle")]
 pub use network::{BATCH_NORM_EPSILON, Checkpoint, Mode, Network, NetworkError};
 #[cfg(feature = "candle")]
@@ -62,5 +66,6 @@ pub use preprocess::{ChannelOrder, Filter, Fit, Preprocess, PreprocessError, Pre
 pub use rand_chacha::ChaCha8Rng;
 pub use run_folder::{RunFolder, RunFolderError};
 pub use split::{LeftOut, Side, Split, SplitFile};
+pub use temperature_scaling::{Temperature, TemperatureError, TemperatureScaling};
 #[cfg(feature = "candle")]
 pub use training::{StepOutcome, StepSettings, TrainingBatch, correct_answers, dropout_generator, training_step};

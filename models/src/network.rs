@@ -1,5 +1,6 @@
 mod checkpoint;
 mod error;
+mod grad_cam;
 mod initial;
 mod layer;
 mod pullback;

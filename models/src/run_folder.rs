@@ -65,6 +65,8 @@ impl RunFolder {
     pub const METRICS: &'static str = "metrics.csv";
     /// What came out, for programs.
     pub const REPORT: &'static str = "report.json";
+    /// What `trainer evaluate` found, to look at.
+    pub const EVALUATION: &'static str = "evaluation.html";
     /// The summary table of the network.
     pub const SUMMARY: &'static str = "summary.txt";
     /// The diagram of the network.

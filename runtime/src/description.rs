@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, fmt::Write, path::Path};
 
-use models::{Architecture, CardError, Metric, ModelCard, Preprocess, Provenance};
+use models::{Architecture, CardError, Metric, ModelCard, Preprocess, Provenance, TemperatureScaling};
 use serde::Serialize;
 
 use crate::{
@@ -34,6 +34,8 @@ pub struct ModelDescription {
     pub preprocess: Option<Preprocess>,
     /// The network, if the file says it.
     pub architecture: Option<Architecture>,
+    /// How the probabilities are calibrated; `null` where they are the network's own.
+    pub temperature_scaling: Option<TemperatureScaling>,
     /// Accuracies that were measured on this file.
     pub metrics: Vec<Metric>,
     /// Where it comes from, if the file says it.
@@ -95,9 +97,11 @@ impl ModelDescription {
             None => labels::from_metadata(&metadata).ok().flatten(),
         };
         metadata.retain(|key, _| !key.starts_with("demitasse.") && (key != "names" || labels.is_none()));
-        let (preprocess, architecture, metrics, provenance) = match card {
-            Some(card) => (Some(card.preprocess), card.architecture, card.metrics, Some(card.provenance)),
-            None => (None, None, Vec::new(), None),
+        let (preprocess, architecture, temperature_scaling, metrics, provenance) = match card {
+            Some(ModelCard { preprocess, architecture, temperature_scaling, metrics, provenance, .. }) => {
+                (Some(preprocess), architecture, temperature_scaling, metrics, Some(provenance))
+            }
+            None => (None, None, None, Vec::new(), None),
         };
         let opset = |domain: String| if domain.is_empty() { "ai.onnx".to_owned() } else { domain };
         let graph = model.graph.unwrap_or_default();
@@ -114,6 +118,7 @@ impl ModelDescription {
             labels,
             preprocess,
             architecture,
+            temperature_scaling,
             metrics,
             provenance,
             metadata,

@@ -3,7 +3,7 @@ use std::{
     time::Instant,
 };
 
-use models::{ClassFolders, Picture};
+use models::{ClassFolders, Interval, Picture};
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -29,6 +29,8 @@ pub struct Evaluation {
     pub correct: usize,
     /// `correct / pictures`.
     pub accuracy: f64,
+    /// Between which bounds the accuracy on such pictures lies, with 95 % confidence.
+    pub accuracy_interval: Option<Interval>,
     /// One entry for each of the model's labels, in their order.
     pub classes: Vec<ClassResult>,
     /// `confusion[true class][answer]`: pictures.
@@ -121,6 +123,7 @@ pub fn evaluate(
         pictures: done,
         correct,
         accuracy: correct as f64 / done as f64,
+        accuracy_interval: Interval::wilson(correct, done),
         classes: class_results(model.labels(), &confusion),
         confusion,
         ms_per_picture: 1e3 * seconds / done as f64,

@@ -1,6 +1,6 @@
 use std::{num::NonZeroUsize, path::Path, sync::Arc, thread::available_parallelism};
 
-use models::{CardError, ModelCard, Picture, Preprocess, Preset, Provenance};
+use models::{CardError, ModelCard, Picture, Preprocess, Preset, Provenance, TemperatureScaling};
 use rayon::{ThreadPool, prelude::*};
 
 use crate::{
@@ -186,7 +186,15 @@ impl ModelBuilder {
                 let provenance = Provenance { created_by, ..Provenance::default() };
                 let labelled = labels.is_some();
                 let labels = labels.unwrap_or_default();
-                (ModelCard { labels, preprocess, architecture: None, metrics: Vec::new(), provenance }, labelled)
+                let card = ModelCard {
+                    labels,
+                    preprocess,
+                    architecture: None,
+                    temperature_scaling: None,
+                    metrics: Vec::new(),
+                    provenance,
+                };
+                (card, labelled)
             }
         };
         if let Some(labels) = &self.labels {
@@ -278,7 +286,10 @@ impl Model {
     fn classify_part(&self, pictures: &[Picture], count: usize) -> Result<Vec<Vec<Prediction>>, RuntimeError> {
         let mut probabilities = self.run(self.preprocess_batch(pictures)?, pictures.len())?;
         if !self.ends_in_softmax {
-            let logits = probabilities.clone();
+            let mut logits = probabilities.clone();
+            if let Some(scaling) = self.temperature_scaling() {
+                scaling.temperature.divide(&mut logits);
+            }
             kernels::softmax::softmax(&logits, self.classes(), &mut probabilities);
         }
         Ok(probabilities.chunks(self.classes()).map(|row| top(self.labels(), row, count)).collect())
@@ -375,6 +386,12 @@ impl Model {
     /// What happens to a picture before the network sees it.
     pub fn preprocess(&self) -> &Preprocess {
         &self.card.preprocess
+    }
+
+    /// How the probabilities that it gives are calibrated; none where they are the network's own, or where the graph
+    /// ends in a softmax, behind which no temperature can be applied.
+    pub fn temperature_scaling(&self) -> Option<&TemperatureScaling> {
+        self.card.temperature_scaling.as_ref().filter(|_| !self.ends_in_softmax)
     }
 
     /// The number of classes.

@@ -53,6 +53,7 @@ fn help() -> Result<()> {
         &["check", "--help"],
         &["find-rate", "--help"],
         &["evaluate", "--help"],
+        &["compare", "--help"],
         &["preview", "--help"],
         &["summary", "--help"],
         &["diagram", "--help"],
@@ -87,6 +88,7 @@ fn wrong_usage_is_exit_code_2() -> Result<()> {
             &["fit", "pictures", "--threads", "100000"],
             &["fit", "--resume"],
             &["summary", "run", "--width", "0.5"],
+            &["compare", "run"],
         ],
     )?;
     snapshot("usage_trainer", &trainer);
@@ -264,10 +266,16 @@ fn json_of_the_trainer() -> Result<()> {
         assert_eq!(&report[key], value, "report.json and standard output differ in {key}");
     }
     let mut evaluate = program("trainer")?;
+    evaluate.arg("evaluate").arg(trained.path("run")).args(["--format", "json", "--top-k", "1"]);
     let evaluation =
-        run(evaluate.arg("evaluate").arg(trained.path("run")).args(["--format", "json"]))?.with_code(0)?.json()?;
+        run(evaluate.arg("--grad-cam").arg(trained.path("pictures/amber/000.png")))?.with_code(0)?.json()?;
     assert_eq!(evaluation["correct"], report["best"]["validation"]["correct"], "{evaluation}");
+    assert_eq!(evaluation["top_k"]["correct"], evaluation["correct"], "{evaluation}");
+    assert_eq!(evaluation["explanations"][0]["answer"], "amber", "{evaluation}");
     snapshot("json_trainer_evaluate", &shape_text(&evaluation)?);
+    let html = fs::read_to_string(trained.path("run/evaluation.html"))?;
+    ensure!(html.contains("8 of 8 pictures right") && html.contains("data:image/jpeg;base64,"), "{html}");
+    ensure!(!html.contains("src=\"http"), "the report reaches for the network");
     let pictures = trained.path("pictures");
     let plot = trained.path("rate.png");
     let mut find_rate = program("trainer")?;
@@ -286,6 +294,40 @@ fn json_of_the_trainer() -> Result<()> {
     snapshot("json_trainer_check", &shape_text(&run(&mut check)?.with_code(0)?.json()?)?);
     let summary = run(program("trainer")?.args(["summary", "--format", "json"]))?.with_code(0)?.json()?;
     snapshot("json_trainer_summary", &shape_text(&summary)?);
+    Ok(())
+}
+
+#[test]
+fn runs_are_compared_on_the_same_pictures_and_on_no_others() -> Result<()> {
+    let trained = Trained::new()?;
+    let untrained = |name: &str, seed: &str| -> Result<PathBuf> {
+        let mut fit = program("trainer")?;
+        fit.arg("fit").arg(trained.path("pictures")).args(["--architecture", "vgg11", "--width", "0.2"]);
+        fit.args(["--head", "gap", "--image-size", "32", "--epochs", "0", "--threads", "1", "--seed", seed]);
+        run(fit.arg("--run").arg(trained.path(name)))?.with_code(0)?;
+        Ok(trained.path(name))
+    };
+    let (same, other) = (untrained("same", "123")?, untrained("other", "7")?);
+    let compare = |with: &Path, flags: &[&str]| {
+        let mut compare = program("trainer")?;
+        run(compare.arg("compare").arg(trained.path("run")).arg(with).args(flags))
+    };
+    let report = trained.path("comparison.html");
+    let comparison = compare(&same, &["--format", "json", "--report", report.to_str().context("a Unicode path")?])?;
+    let comparison = comparison.with_code(0)?.json()?;
+    snapshot("json_trainer_compare", &shape_text(&comparison)?);
+    assert_eq!((&comparison["pictures"], &comparison["runs"][0]["correct"]), (&8.into(), &8.into()), "{comparison}");
+    let keys: Vec<_> = comparison["settings"].as_array().into_iter().flatten().map(|it| &it["key"]).collect();
+    ensure!(keys.contains(&&"batch_norm".into()) && !keys.contains(&&"seed".into()), "{keys:?}");
+    let pair = &comparison["pairs"][0];
+    let (agreeing, lost) = (pair["agreeing"].as_u64(), pair["only_first"].as_u64());
+    assert_eq!(agreeing.zip(lost).map(|(agreeing, lost)| agreeing + lost), Some(8), "{pair}");
+    ensure!(fs::read_to_string(&report)?.contains("McNemar"), "a report without the test");
+
+    compare(&other, &[])?.fails_with(&["other validation sides", "of the 8 pictures", "--seed", "--pictures"])?;
+    let pictures = trained.path("pictures");
+    let finished = compare(&other, &["--pictures", pictures.to_str().context("a Unicode path")?])?.with_code(0)?;
+    ensure!(finished.stdout.contains("was fitted to 32 of these pictures"), "{finished}");
     Ok(())
 }
 

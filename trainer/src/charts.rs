@@ -1,17 +1,23 @@
-//! The plots of a run: curves, confusion matrix, and a grid of its pictures.
+//! The plots of a run: curves, confusion matrix, reliability, robustness, accuracies side by side, and a grid of its pictures.
 
+mod accuracies;
 mod axis;
 mod confusion;
 mod curves;
 mod folds;
 mod preview;
 mod range_test;
+mod reliability;
+mod robustness;
 
+pub use accuracies::accuracies;
 pub use confusion::confusion;
 pub use curves::curves;
 pub use folds::folds;
 pub use preview::preview;
 pub use range_test::range_test;
+pub use reliability::reliability;
+pub use robustness::robustness;
 
 const INK: &str = "#1e293b";
 const MUTED: &str = "#64748b";

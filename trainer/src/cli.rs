@@ -31,6 +31,7 @@ pub(crate) enum Command {
     Check(CheckArgs),
     FindRate(Box<FindRateArgs>),
     Evaluate(EvaluateArgs),
+    Compare(CompareArgs),
     Preview(PreviewArgs),
     Summary(SummaryArgs),
     Diagram(DiagramArgs),
@@ -415,10 +416,14 @@ pub(crate) struct CheckArgs {
     pub(crate) format: Format,
 }
 
-/// Measure the best weights of a run with candle.
+/// Judge the best weights of a run: how often they are right, how sure of it one can be, and what they confuse.
 ///
 /// On the validation side of the run's split, after checking that its files are those that the run was made with; or
 /// on all pictures of another folder whose class folders bear names of the network's classes.
+///
+/// Gives accuracy with its 95 % interval, precision, recall and F1 by class, the confusion matrix, how well the
+/// probabilities are calibrated, and the most confident mistakes; as text or JSON, and as one HTML file with charts and
+/// pictures.
 #[derive(Debug, Args)]
 pub(crate) struct EvaluateArgs {
     /// Run folder.
@@ -427,6 +432,40 @@ pub(crate) struct EvaluateArgs {
     /// Folder of labelled pictures [default: the validation side of the run].
     pub(crate) pictures: Option<PathBuf>,
 
+    /// HTML file to write [default: evaluation.html in the run folder, or evaluation-PICTURES.html].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+
+    /// Count how often the true class is among the first so many answers [default: 5 where there are more classes].
+    #[arg(long, value_name = "NUMBER", value_parser = at_least_one)]
+    pub(crate) top_k: Option<usize>,
+
+    /// How many of the most confident mistakes are shown.
+    #[arg(long, value_name = "NUMBER", default_value_t = 12)]
+    pub(crate) mistakes: usize,
+
+    /// Also measure the accuracy under distortions: brightness, contrast, white balance, blur, noise, JPEG, scale and
+    /// rotation, each in four strengths. Takes 32 times as long as without.
+    #[arg(long)]
+    pub(crate) robustness: bool,
+
+    /// Show where in these pictures the network sees what it answers (Grad-CAM). Needs no label, and may be given more
+    /// than once. The mistakes are explained in any case.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub(crate) grad_cam: Vec<PathBuf>,
+
+    /// How the result is printed.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+
+    #[command(flatten)]
+    pub(crate) measuring: MeasuringArgs,
+}
+
+/// With what networks are measured.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Machine")]
+pub(crate) struct MeasuringArgs {
     /// Where the network runs: auto, cpu, cuda or cuda:N.
     #[arg(long, env = "DEMITASSE_DEVICE", default_value = "auto")]
     pub(crate) device: DeviceChoice,
@@ -442,10 +481,32 @@ pub(crate) struct EvaluateArgs {
     /// Pictures per forward pass.
     #[arg(long, value_name = "NUMBER", env = "DEMITASSE_BATCH_SIZE", default_value_t = 32, value_parser = at_least_one)]
     pub(crate) batch_size: usize,
+}
+
+/// Compare runs on the same pictures: accuracy, size, settings, and whether they differ by more than chance.
+///
+/// On the validation side, which must be the same pictures in all runs, or on all pictures of another folder. Each two
+/// runs are compared picture by picture, by McNemar's exact test.
+#[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// Run folders, two or more.
+    #[arg(value_name = "RUN", num_args = 2.., required = true)]
+    pub(crate) runs: Vec<PathBuf>,
+
+    /// Folder of labelled pictures [default: the validation side of the runs].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) pictures: Option<PathBuf>,
+
+    /// HTML file to write, with a chart.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
 
     /// How the result is printed.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(crate) format: Format,
+
+    #[command(flatten)]
+    pub(crate) measuring: MeasuringArgs,
 }
 
 /// Draw ten training pictures with their labels, or some with their variations.

@@ -1,6 +1,7 @@
 //! One file for each subcommand.
 
 mod check;
+mod compare;
 mod cross_validate;
 mod diagram;
 mod evaluate;
@@ -10,6 +11,7 @@ mod preview;
 mod sample_data;
 mod split;
 mod summary;
+mod table;
 
 use std::{
     io::{self, Write},
@@ -18,9 +20,10 @@ use std::{
 
 use anyhow::{Context, bail};
 use models::{Architecture, RunFolder, draw, write_atomic};
-use trainer::Config;
+use trainer::{Config, Measuring};
 
 pub(crate) use check::check;
+pub(crate) use compare::compare;
 pub(crate) use diagram::diagram;
 pub(crate) use evaluate::evaluate;
 pub(crate) use find_rate::find_rate;
@@ -30,7 +33,10 @@ pub(crate) use sample_data::sample_data;
 pub(crate) use split::split;
 pub(crate) use summary::summary;
 
-use crate::cli::NetworkArgs;
+use crate::{
+    cli::{MeasuringArgs, NetworkArgs},
+    threads,
+};
 
 /// Prints a line of data.
 fn print(line: &str) -> anyhow::Result<()> {
@@ -70,6 +76,14 @@ impl DrawingFormat {
         };
         write_atomic(path, &bytes).with_context(|| format!("cannot write {}", path.display()))
     }
+}
+
+/// With what a network is measured, and the process's threads set to it.
+fn measuring(args: &MeasuringArgs) -> anyhow::Result<Measuring> {
+    let MeasuringArgs { device, precision, batch_size, .. } = *args;
+    let threads = Config { threads: args.threads, ..Config::default() }.thread_count();
+    threads::limit(threads)?;
+    Ok(Measuring { device, precision, threads, batch_size })
 }
 
 /// The network that was named, by a run or by flags.

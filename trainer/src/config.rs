@@ -239,7 +239,8 @@ impl Config {
             .collect()
     }
 
-    fn table(&self) -> toml::Table {
+    /// The settings by their keys.
+    pub(crate) fn table(&self) -> toml::Table {
         toml::Table::try_from(self).expect("flat settings are always TOML")
     }
 

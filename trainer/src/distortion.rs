@@ -10,6 +10,7 @@ mod blur;
 mod colour;
 mod cut;
 mod flip;
+mod jpeg;
 mod noise;
 mod warp;
 
@@ -19,6 +20,7 @@ pub use blur::blur;
 pub use colour::{brightness, contrast, hue, saturation, white_balance};
 pub use cut::{Rectangle, crop, cutout};
 pub use flip::{flip_horizontal, flip_vertical};
+pub use jpeg::jpeg;
 pub use noise::noise;
 pub use warp::{Warp, warp};
 

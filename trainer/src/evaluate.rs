@@ -1,14 +1,27 @@
 //! Measuring a run's best weights.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
 
-use models::{ClassFolders, ModelCard, Network, NetworkError, Precision, RunFolder, RunFolderError, Side};
+use models::{ClassFolders, ModelCard, NetworkError, Picture, RunFolder, RunFolderError, Sha256, Side, Split};
+use rayon::prelude::*;
 
 use crate::{
-    ByteSize, DataError, DeviceChoice, DeviceError, Evaluation, Observer, Tally,
-    data::{self, Batches, Pictures},
-    device::ChosenDevice,
+    Answers, Assessment, CalibrationReport, DataError, DeviceError, Evaluation, Explanation, HeatMap, Mistake,
+    Observer, TopK,
+    answers::{argmax, log_probability},
+    assessment::most_confident_mistakes,
+    calibration::fit_temperature,
+    data,
+    fit::VALIDATION_DATA,
+    robustness::{DistortionResult, Robustness, StrengthResult, TRIALS},
+    subject::{LabelledPaths, Measuring, Subject},
 };
+
+/// With more classes than this, the first so many answers are looked at too.
+const TOP: usize = 5;
 
 /// What to measure.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,14 +30,16 @@ pub struct EvaluationRequest {
     pub run: PathBuf,
     /// A folder of labelled pictures; none for the validation side of the run.
     pub pictures: Option<PathBuf>,
-    /// Where the network runs.
-    pub device: DeviceChoice,
-    /// How exactly convolutions are computed; none for the device's default.
-    pub precision: Option<Precision>,
-    /// Threads that prepare pictures; at least 1.
-    pub threads: usize,
-    /// Pictures per forward pass; at least 1.
-    pub batch_size: usize,
+    /// With what.
+    pub measuring: Measuring,
+    /// How many of the first answers may hold the true class; none for 5 where there are more classes than that.
+    pub top_k: Option<usize>,
+    /// How many of the most confident mistakes are shown.
+    pub mistakes: usize,
+    /// Whether the accuracy under distortions is measured too: [`robustness`](crate::robustness).
+    pub robustness: bool,
+    /// Pictures whose answer is explained by Grad-CAM; they need no label.
+    pub explained: Vec<PathBuf>,
 }
 
 /// Why weights cannot be measured.
@@ -65,6 +80,22 @@ pub enum EvaluationError {
         /// The network's classes.
         known: Vec<String>,
     },
+    /// More answers were to be looked at than there are.
+    #[error("--top-k is {asked}; the network has {classes} classes, so it must be from 1 to {classes}")]
+    TopK {
+        /// How many were to be looked at.
+        asked: usize,
+        /// How many classes there are.
+        classes: usize,
+    },
+    /// A picture cannot be distorted.
+    #[error("cannot distort {}", path.display())]
+    Distort {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: image::ImageError,
+    },
     /// The threads that prepare pictures cannot be started.
     #[error("cannot start {threads} threads; set a smaller --threads")]
     Threads {
@@ -80,40 +111,151 @@ pub enum EvaluationError {
 ///
 /// # Errors
 /// [`EvaluationError`].
-pub fn evaluate(request: &EvaluationRequest, observer: &mut dyn Observer) -> Result<Evaluation, EvaluationError> {
+pub fn evaluate(request: &EvaluationRequest, observer: &mut dyn Observer) -> Result<Assessment, EvaluationError> {
     let run = RunFolder::open(&request.run)?;
-    let path = run.file(RunFolder::BEST);
-    if !path.exists() {
-        return Err(EvaluationError::NoWeights { path });
-    }
-    let device = ChosenDevice::open(request.device, request.precision)?;
-    if let Some(reason) = &device.reason {
-        observer.notice(&format!("device {}: {reason}", device.choice));
-    }
-    let (mut network, card) = Network::load(&path, &device.device)?;
-    network.set_precision(device.precision)?;
-    let files = match &request.pictures {
-        None => validation_side(&run)?,
-        Some(pictures) => labelled(pictures.clone(), &card)?,
+    let subject = Subject::load(&run, &request.measuring, observer)?;
+    let top_k = top_k(request.top_k, subject.card.labels.len())?;
+    let split = run.split()?;
+    let (files, data, trained_on) = match &request.pictures {
+        None => (validation_side(&run, &split)?, VALIDATION_DATA.to_owned(), 0),
+        Some(pictures) => {
+            let files = labelled(pictures, &subject.card)?;
+            let trained_on = count_trained_on(&files, &split)?;
+            (files, pictures.display().to_string(), trained_on)
+        }
     };
-    let threads = request.threads;
-    let pool = data::decoding_pool(threads).map_err(|source| EvaluationError::Threads { threads, source })?;
-    // Each picture is needed once, so none is kept.
-    let pictures = Arc::new(Pictures::new(files, card.preprocess.clone(), ByteSize(0)));
-    let total = pictures.len();
-    let mut tally = Tally::new(card.labels.len());
-    for batch in Batches::start(pictures, (0..total).collect(), request.batch_size, pool)? {
-        tally.add(&network, batch?)?;
-        observer.validated(tally.pictures(), total);
-    }
-    Ok(Evaluation::new(&tally, &card.labels, device.engine()))
+    let answers = subject.answer(&files, observer)?;
+    let evaluation = Evaluation::new(&answers.tally(), &subject.card.labels, subject.device.engine());
+    let own_side = request.pictures.is_none();
+    let fitted = own_side.then(|| fit_temperature(&answers).map_err(|error| error.to_string()));
+    let calibration = CalibrationReport::new(&answers, subject.card.temperature_scaling.clone(), fitted);
+    let mistakes = mistakes(&subject, &files, &answers, calibration.temperature(), request.mistakes)?;
+    let robustness = request.robustness.then(|| robustness(&subject, &files, &answers, observer)).transpose()?;
+    let explanations = explanations(&subject, &request.explained, calibration.temperature())?;
+    Ok(Assessment {
+        run: request.run.clone(),
+        data,
+        trained_on,
+        notes: notes(&evaluation, &calibration, own_side, trained_on),
+        top_k: top_k.map(|k| TopK::new(&answers, k)),
+        evaluation,
+        calibration,
+        mistakes,
+        explanations,
+        robustness,
+        preprocess: subject.card.preprocess,
+    })
 }
 
-type LabelledPaths = Vec<(PathBuf, u32)>;
+/// What must be known to read the numbers rightly.
+fn notes(evaluation: &Evaluation, calibration: &CalibrationReport, own_side: bool, trained_on: usize) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Some(interval) = evaluation.accuracy_interval {
+        notes.push(format!(
+            "{} pictures leave the accuracy uncertain: with 95 % confidence it lies between {:.1} % and {:.1} % on \
+             pictures like these, and classes with fewer pictures are less certain still",
+            evaluation.pictures,
+            100.0 * interval.low,
+            100.0 * interval.high
+        ));
+    }
+    if own_side {
+        notes.push(
+            "these pictures chose the epoch whose weights are measured, so the accuracy on others is likely a little lower"
+                .to_owned(),
+        );
+    }
+    if trained_on > 0 {
+        notes.push(format!(
+            "the network was fitted to {trained_on} of these {} pictures (their bytes are those of its training side), so \
+             these numbers say little about other pictures",
+            evaluation.pictures
+        ));
+    }
+    if calibration.fitted_on_these {
+        notes.push(
+            "the temperature was fitted to these very pictures, so the calibrated figures are flattered; those of the \
+             pictures held out are what to expect on others"
+                .to_owned(),
+        );
+    }
+    notes
+}
 
-fn validation_side(run: &RunFolder) -> Result<LabelledPaths, EvaluationError> {
-    let split = run.split()?;
-    data::verify(&split, Side::Validation)?;
+/// How many of the first answers are looked at.
+fn top_k(asked: Option<usize>, classes: usize) -> Result<Option<usize>, EvaluationError> {
+    match asked {
+        Some(asked) if asked == 0 || asked > classes => Err(EvaluationError::TopK { asked, classes }),
+        Some(asked) => Ok(Some(asked)),
+        None => Ok((classes > TOP).then_some(TOP)),
+    }
+}
+
+fn mistakes(
+    subject: &Subject,
+    files: &LabelledPaths,
+    answers: &Answers,
+    temperature: f64,
+    count: usize,
+) -> Result<Vec<Mistake>, EvaluationError> {
+    let shown = most_confident_mistakes(answers, temperature, count);
+    let rows: Vec<_> = answers.rows().collect();
+    // The class that Grad-CAM is to explain is the answer, in the place of the label.
+    let asked = shown.iter().map(|&(index, answer)| (files[index].0.clone(), answer)).collect();
+    let mistake = |(&(index, answer), heat_map): (&(usize, u32), HeatMap)| {
+        let label = answers.labels()[index] as usize;
+        let probability = |class| log_probability(rows[index], class, temperature).exp();
+        Mistake {
+            file: files[index].0.clone(),
+            label: subject.card.labels[label].clone(),
+            answer: subject.card.labels[answer as usize].clone(),
+            probability: probability(answer as usize),
+            label_probability: probability(label),
+            heat_map,
+        }
+    };
+    Ok(shown.iter().zip(subject.heat_maps(asked)?).map(mistake).collect())
+}
+
+fn explanations(subject: &Subject, files: &[PathBuf], temperature: f64) -> Result<Vec<Explanation>, EvaluationError> {
+    // No label is known, and none is looked at.
+    let unlabelled = files.iter().map(|file| (file.clone(), 0)).collect();
+    let answers = subject.answer(&unlabelled, &mut ())?;
+    let asked = files.iter().cloned().zip(answers.classes()).collect();
+    let explanation = |((file, row), heat_map): ((&PathBuf, &[f32]), HeatMap)| {
+        let answer = argmax(row);
+        let probability = log_probability(row, answer, temperature).exp();
+        Explanation { file: file.clone(), answer: subject.card.labels[answer].clone(), probability, heat_map }
+    };
+    Ok(files.iter().zip(answers.rows()).zip(subject.heat_maps(asked)?).map(explanation).collect())
+}
+
+fn robustness(
+    subject: &Subject,
+    files: &LabelledPaths,
+    clean: &Answers,
+    observer: &mut dyn Observer,
+) -> Result<Robustness, EvaluationError> {
+    let total = files.len() * TRIALS.iter().map(|trial| trial.strengths.len()).sum::<usize>();
+    let (mut done, mut distortions) = (0, Vec::new());
+    for trial in &TRIALS {
+        let mut strengths = Vec::new();
+        for &strength in trial.strengths {
+            let distort = |picture: &Picture, number| (trial.distort)(picture, strength, number);
+            let answers = subject.answer_distorted(files, &distort, &mut |count| {
+                done += count;
+                observer.distorted(done, total);
+            })?;
+            strengths.push(StrengthResult::new(trial, strength, clean, &answers));
+        }
+        distortions.push(DistortionResult { name: trial.name.to_owned(), unit: trial.unit().to_owned(), strengths });
+    }
+    Ok(Robustness { distortions })
+}
+
+/// The validation side of a run, whose files must be those that it was made with.
+pub(crate) fn validation_side(run: &RunFolder, split: &Split) -> Result<LabelledPaths, EvaluationError> {
+    data::verify(split, Side::Validation)?;
     let files: Vec<_> = split.side(Side::Validation).map(|file| (split.path(file), file.label)).collect();
     match files.is_empty() {
         true => Err(EvaluationError::NoValidationSide { path: run.path().to_owned() }),
@@ -121,16 +263,27 @@ fn validation_side(run: &RunFolder) -> Result<LabelledPaths, EvaluationError> {
     }
 }
 
-fn labelled(pictures: PathBuf, card: &ModelCard) -> Result<LabelledPaths, EvaluationError> {
-    let folders = ClassFolders::scan(&pictures).map_err(DataError::from)?;
+/// The pictures of a folder whose class folders bear names of the network's classes.
+pub(crate) fn labelled(pictures: &Path, card: &ModelCard) -> Result<LabelledPaths, EvaluationError> {
+    let folders = ClassFolders::scan(pictures).map_err(DataError::from)?;
     let class_of = |label: &String| {
         let class = card.labels.iter().position(|known| known == label).map(|class| class as u32);
         class.ok_or_else(|| EvaluationError::UnknownClass {
-            path: pictures.clone(),
+            path: pictures.to_owned(),
             label: label.clone(),
             known: card.labels.clone(),
         })
     };
     let classes = folders.labels.iter().map(class_of).collect::<Result<Vec<_>, _>>()?;
     Ok(folders.files.iter().map(|file| (folders.absolute(file), classes[file.label as usize])).collect())
+}
+
+/// How many of the files have the bytes of a picture of the training side.
+fn count_trained_on(files: &LabelledPaths, split: &Split) -> Result<usize, DataError> {
+    let known: HashSet<Sha256> = split.side(Side::Training).map(|file| file.sha256).collect();
+    let is_known = |(path, _): &(PathBuf, u32)| -> Result<usize, DataError> {
+        let digest = Sha256::of_file(path).map_err(|source| DataError::Read { path: path.clone(), source })?;
+        Ok(usize::from(known.contains(&digest)))
+    };
+    files.par_iter().map(is_known).sum()
 }

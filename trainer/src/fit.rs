@@ -16,6 +16,7 @@ use models::{NetworkError, RunFolderError, draw::DrawError};
 pub use cross_validation::{CrossValidation, Estimate, Fold, MOST_FOLDS, cross_validate, resume_cross_validation};
 pub use range_test::{RangePoint, RangeTest, RangeTestRequest, range_test};
 pub use session::FitRequest;
+pub(crate) use session::VALIDATION_DATA;
 pub use state::StateError;
 
 use crate::{ClassWeightsError, ConfigError, DataError, DeviceError, Difference, Interrupt, Observer, Report};

@@ -112,7 +112,16 @@ impl Page {
 
     /// Small pictures side by side, which belong together.
     pub fn gallery(&mut self, thumbnails: &[Thumbnail]) {
-        self.push("<div class=\"gallery\">\n");
+        self.figures("gallery", thumbnails);
+    }
+
+    /// Pictures that are two side by side, with what there is to say about them.
+    pub fn pairs(&mut self, pairs: &[Thumbnail]) {
+        self.figures("gallery pairs", pairs);
+    }
+
+    fn figures(&mut self, class: &str, thumbnails: &[Thumbnail]) {
+        self.push(format_args!("<div class=\"{class}\">\n"));
         for Thumbnail { picture, lines } in thumbnails {
             self.push("<figure>");
             match picture {

@@ -4,10 +4,13 @@
 //! - [`data`]: the split, exactly that of Keras's `image_dataset_from_directory`, and batches that are prepared while
 //!   the network works.
 //! - [`check`]: a look at the pictures before they are used.
-//! - [`fit`]: a training run, watched by an [`Observer`], stopped by an [`Interrupt`], resumed to the same bits.
 //! - [`distortion`]: what light, lenses and hands do to pictures, at stated strengths.
 //! - [`range_test`]: a look for a good learning rate before a run.
+//! - [`fit`]: a training run, watched by an [`Observer`], stopped by an [`Interrupt`], resumed to the same bits.
 //! - [`evaluate`], [`preview`], [`charts`]: a look at what went in and what came out.
+//! - [`compare`], [`significance`]: runs side by side, and whether they differ by more than chance.
+//! - [`calibration`]: whether probabilities mean what they say, and the temperature that makes them.
+//! - [`robustness`]: how much of its accuracy a network keeps where pictures are worse.
 //! - [`html`]: pages that show all of it in a browser.
 //! - [`sample_data`]: synthetic pictures of coffee beans, for demonstrations and tests.
 //!
@@ -30,43 +33,63 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod answers;
+mod assessment;
 mod augmentation;
+pub mod calibration;
 mod chance;
 pub mod charts;
 pub mod check;
 mod class_weights;
+mod compare;
+mod comparison_page;
 mod config;
 pub mod data;
 mod device;
 pub mod distortion;
 mod evaluate;
 mod evaluation;
+mod evaluation_page;
+pub mod figures;
 mod fit;
+mod heat_map;
 pub mod html;
 mod interrupt;
 pub mod metrics;
 mod observer;
 mod preview;
 mod report;
+pub mod robustness;
 pub mod sample_data;
 mod schedule;
+pub mod significance;
+mod subject;
 mod values;
 
+pub use answers::Answers;
+pub use assessment::{Assessment, CalibrationReport, Explanation, Mistake, TopK};
 pub use augmentation::{Augmentation, AugmentationError, VariationPlace};
 pub use class_weights::{ClassWeights, ClassWeightsError};
+pub use compare::{
+    ComparedPair, ComparedRun, Comparison, ComparisonError, ComparisonRequest, DifferingSetting, compare,
+};
+pub use comparison_page::comparison_page;
 pub use config::{Config, ConfigError, Difference, HeadKind, MOST_THREADS};
 pub use data::DataError;
 pub use device::{ChosenDevice, DeviceError};
 pub use evaluate::{EvaluationError, EvaluationRequest, evaluate};
-pub use evaluation::{ClassResult, Evaluation, Tally};
+pub use evaluation::{Average, ClassResult, Evaluation, Tally};
+pub use evaluation_page::{EvaluationPageError, evaluation_page};
 pub use fit::{
     CrossValidation, Estimate, FitError, FitRequest, Fold, MOST_FOLDS, RangePoint, RangeTest, RangeTestRequest,
     StateError, cross_validate, fit, range_test, resume_cross_validation,
 };
+pub use heat_map::{HeatMap, ShowError};
 pub use interrupt::Interrupt;
 pub use metrics::EpochMetrics;
 pub use observer::{EpochStart, Observer, StepProgress};
 pub use preview::{PreviewError, preview, preview_variations};
 pub use report::{BestWeights, Report, Status};
 pub use schedule::{Schedule, ScheduleKind};
+pub use subject::Measuring;
 pub use values::{ByteSize, DeviceChoice, ImageSize, ParseValueError};

@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Command::Check(args) => commands::check(args),
         Command::FindRate(args) => commands::find_rate(*args),
         Command::Evaluate(args) => commands::evaluate(args),
+        Command::Compare(args) => commands::compare(args),
         Command::Preview(args) => commands::preview(&args),
         Command::Summary(args) => commands::summary(&args),
         Command::Diagram(args) => commands::diagram(&args),

@@ -112,6 +112,10 @@ impl Observer for Progress {
         self.show("testing", done, steps);
     }
 
+    fn distorted(&mut self, done: usize, total: usize) {
+        self.show("distorting", done, total);
+    }
+
     fn epoch_finished(&mut self, metrics: &EpochMetrics, epochs: u32, best: bool) {
         self.clear();
         eprintln!("{}", line(metrics, epochs, best));

@@ -94,6 +94,11 @@ impl Computation {
         })
     }
 
+    /// Whether it computes the maps of a convolution: that itself, or the normalisation and the ReLU behind it.
+    pub(super) fn is_convolutional(&self) -> bool {
+        matches!(self, Self::Convolution(_) | Self::BatchNorm(_))
+    }
+
     /// What training changes by gradient.
     pub(super) fn variables(&self) -> Vec<(&'static str, &Var)> {
         match self {

@@ -54,8 +54,18 @@ fn listed(pictures: Vec<LabelledPicture>, folder: &Path, list: &Path) -> Result<
 }
 
 fn describe(evaluation: &Evaluation) -> String {
-    let Evaluation { engine, pictures, correct, accuracy, classes, confusion, ms_per_picture, batch, threads } =
-        evaluation;
+    let Evaluation {
+        engine,
+        pictures,
+        correct,
+        accuracy,
+        accuracy_interval,
+        classes,
+        confusion,
+        ms_per_picture,
+        batch,
+        threads,
+    } = evaluation;
     let optional = |share: Option<f64>| share.map_or("-".to_owned(), output::percent);
     let mut header = vec!["class", "pictures", "recall", "precision"];
     header.extend(classes.iter().map(|class| class.label.as_str()));
@@ -69,7 +79,7 @@ fn describe(evaluation: &Evaluation) -> String {
     format!(
         "{correct} of {pictures} right ({}) with {engine}, batch {batch}, {threads} thread(s), {ms_per_picture:.2} ms per picture\n\n\
          {table}\n\nEach row is a class, and its last columns what its pictures were taken for.",
-        output::percent(*accuracy)
+        output::with_interval(*accuracy, *accuracy_interval)
     )
 }
 

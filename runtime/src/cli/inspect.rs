@@ -71,8 +71,12 @@ fn text(inspection: &Inspection) -> Result<String> {
     let operators: Vec<_> =
         description.operators.iter().map(|count| format!("{} {}", count.nodes, count.operator)).collect();
     line("operators", &operators.join(", "))?;
+    // Files of other projects have no card, and say nothing of it.
+    if description.provenance.is_some() {
+        line("calibrated", &output::calibration(description.temperature_scaling.as_ref()))?;
+    }
     for metric in &description.metrics {
-        let accuracy = output::percent(metric.accuracy());
+        let accuracy = output::with_interval(metric.accuracy(), metric.interval());
         line(
             "accuracy",
             &format!(

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets};
+use models::{Interval, TemperatureScaling};
 use serde::Serialize;
 
 /// Writes a value as JSON, indented, with a line feed at its end.
@@ -34,6 +35,26 @@ pub(crate) fn table(header: &[&str]) -> Table {
 /// A share as a percentage with two places.
 pub(crate) fn percent(share: f64) -> String {
     format!("{:.2} %", 100.0 * share)
+}
+
+/// A share as a percentage, with its 95 % interval where there is one.
+pub(crate) fn with_interval(share: f64, interval: Option<Interval>) -> String {
+    match interval {
+        Some(Interval { low, high }) => {
+            format!("{} (95 % interval {:.1} to {:.1} %)", percent(share), 100.0 * low, 100.0 * high)
+        }
+        None => percent(share),
+    }
+}
+
+/// Whether probabilities are calibrated, and how.
+pub(crate) fn calibration(scaling: Option<&TemperatureScaling>) -> String {
+    match scaling {
+        Some(TemperatureScaling { temperature, data, pictures, engine }) => {
+            format!("yes: temperature {:.3}, fitted to {pictures} pictures, {data}, with {engine}", temperature.value())
+        }
+        None => "no: the probabilities are the network's own".to_owned(),
+    }
 }
 
 /// A size in the largest unit that leaves at least 1 before the point.

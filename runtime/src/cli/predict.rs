@@ -22,6 +22,8 @@ use super::{
 #[derive(Serialize)]
 struct FilePredictions {
     file: String,
+    /// Whether the probabilities are calibrated.
+    calibrated: bool,
     predictions: Vec<LabelProbability>,
 }
 
@@ -41,6 +43,10 @@ pub(crate) fn run(arguments: &PredictArguments) -> Result<ExitStatus> {
         }
     }
     let model = arguments.model.open(&arguments.engine)?;
+    let calibrated = model.temperature_scaling().is_some();
+    if arguments.format == Format::Text {
+        eprintln!("calibrated: {}", output::calibration(model.temperature_scaling()));
+    }
     let mut results = Vec::new();
     for part in files.chunks(arguments.batch) {
         let (mut names, mut pictures) = (Vec::new(), Vec::new());
@@ -60,7 +66,8 @@ pub(crate) fn run(arguments: &PredictArguments) -> Result<ExitStatus> {
                 Format::Text => output::text(line(&file, &predictions))?,
                 Format::Json => {
                     let plain = |Prediction { label, probability, .. }| LabelProbability { label, probability };
-                    results.push(FilePredictions { file, predictions: predictions.into_iter().map(plain).collect() });
+                    let predictions = predictions.into_iter().map(plain).collect();
+                    results.push(FilePredictions { file, calibrated, predictions });
                 }
             }
         }

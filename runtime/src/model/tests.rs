@@ -302,3 +302,46 @@ fn damaged_bytes_are_errors_in_every_engine() {
         }
     }
 }
+
+/// The file with a further entry in its metadata: an appended field of a protobuf message joins those before it.
+fn with_metadata(bytes: &[u8], key: &str, value: &str) -> Vec<u8> {
+    let field = |tag: u8, content: &[u8]| {
+        assert!(content.len() < 1 << 14, "two bytes of length");
+        let length = [content.len() as u8 | 0x80, (content.len() >> 7) as u8];
+        [&[tag], length.as_slice(), content].concat()
+    };
+    let entry = [field(0x0a, key.as_bytes()), field(0x12, value.as_bytes())].concat();
+    [bytes, &field(0x72, &entry)].concat()
+}
+
+#[test]
+fn a_temperature_divides_the_logits_and_the_model_says_so() {
+    let value = r#"{"temperature": 4.0, "data": "validation side of the run", "pictures": 9, "engine": "candle cpu"}"#;
+    let calibrated = with_metadata(TINY, "demitasse.temperature_scaling", value);
+    for engine in engines() {
+        let (plain, calibrated) = (model(TINY, engine), model(&calibrated, engine));
+        assert_eq!(plain.temperature_scaling(), None);
+        assert_eq!(calibrated.temperature_scaling().map(|scaling| scaling.pictures), Some(9));
+        let picture = picture(1);
+        let input = plain.preprocess_batch(std::slice::from_ref(&picture)).expect("a picture");
+        let logits = plain.logits(&input, 1).expect("it runs");
+        let weights: Vec<f32> = logits.iter().map(|logit| (logit / 4.0).exp()).collect();
+        let sum: f32 = weights.iter().sum();
+        let found = calibrated.classify_picture(&picture, 3).expect("it runs");
+        for answer in &found {
+            let expected = weights[answer.index] / sum;
+            assert!((answer.probability - expected).abs() < 1e-6, "{engine}: {answer:?}, expected {expected}");
+        }
+        let order = |answers: Vec<Prediction>| answers.into_iter().map(|answer| answer.index).collect::<Vec<_>>();
+        assert_eq!(order(found), order(plain.classify_picture(&picture, 3).expect("it runs")));
+    }
+}
+
+#[test]
+fn a_damaged_temperature_is_named() {
+    let value = r#"{"temperature": -1.0, "data": "", "pictures": 9, "engine": ""}"#;
+    let bytes = with_metadata(TINY, "demitasse.temperature_scaling", value);
+    let error = Model::builder().engine(EngineChoice::Tract).from_bytes(bytes).err().expect("no temperature");
+    let RuntimeError::Card { source, .. } = &error else { panic!("{error}") };
+    assert!(source.to_string().contains("demitasse.temperature_scaling"), "{source}");
+}

@@ -7,7 +7,8 @@ use std::{
 
 use models::{
     Adam, AdamSettings, Architecture, Checkpoint, Metric, ModelCard, Network, NetworkError, Objective, Provenance,
-    RunFolder, RunFolderError, Sha256, Side, Split, StepSettings, TrainingBatch, dropout_generator, training_step,
+    RunFolder, RunFolderError, Sha256, Side, Split, StepSettings, TemperatureScaling, TrainingBatch, dropout_generator,
+    training_step,
 };
 
 use super::{
@@ -16,7 +17,8 @@ use super::{
     state::{Best, TrainingState},
 };
 use crate::{
-    BestWeights, Config, DataError, EpochMetrics, Evaluation, Interrupt, Observer, Report, Schedule, Status,
+    Answers, BestWeights, Config, DataError, EpochMetrics, Evaluation, Interrupt, Observer, Report, Schedule, Status,
+    calibration::fit_temperature,
     data::{self, Batch, Batches, EpochPlace, Folders, Pictures, Variation, epoch_order},
     device::ChosenDevice,
     evaluation::{Tally, tensors},
@@ -26,6 +28,9 @@ use crate::{
 
 /// Weights that are the best, but not yet in the checkpoint. See [`Session::close_epoch`].
 const NEXT_BEST: &str = ".best-next.safetensors";
+
+/// What the validation side is called in a model card.
+pub(crate) const VALIDATION_DATA: &str = "validation side of the run";
 
 /// Pictures that are checked between two looks at the wish to stop.
 const CHECKED_AT_ONCE: usize = 64;
@@ -65,6 +70,13 @@ pub(super) struct Session {
     settings: StepSettings,
     events: Option<EventLog>,
     state: TrainingState,
+}
+
+/// What the network answers on the validation side.
+struct Validation {
+    tally: Tally,
+    /// None where no temperature helps.
+    temperature_scaling: Option<TemperatureScaling>,
 }
 
 /// Whether something came to its end, or was asked to stop before.
@@ -217,7 +229,7 @@ impl Session {
             Passage::Interrupted => {
                 if self.state.batches > 0 || !self.run.file(RunFolder::LAST).exists() {
                     self.check_weights()?;
-                    self.save_last(Vec::new())?;
+                    self.save_last(&self.card(None))?;
                 }
                 self.finish(Status::Interrupted, None)
             }
@@ -254,7 +266,10 @@ impl Session {
             test => {
                 let (mut best, _) = Network::load(&self.run.file(RunFolder::BEST), &self.device.device)?;
                 best.set_precision(self.device.precision)?;
-                self.answers(&best, test, observer, interrupt)
+                let Passage::Through(answers) = self.answers(&best, test, observer, interrupt)? else {
+                    return Ok(Passage::Interrupted);
+                };
+                Ok(Passage::Through(Some(answers.tally())))
             }
         }
     }
@@ -345,11 +360,25 @@ impl Session {
     }
 
     /// What the network answers on the validation side; none where there is no such side.
-    fn validate(&self, observer: &mut dyn Observer, interrupt: &Interrupt) -> Result<Passage<Option<Tally>>, FitError> {
-        match self.range(Side::Validation) {
-            validation if validation.is_empty() => Ok(Passage::Through(None)),
-            validation => self.answers(&self.network, validation, observer, interrupt),
+    fn validate(
+        &self,
+        observer: &mut dyn Observer,
+        interrupt: &Interrupt,
+    ) -> Result<Passage<Option<Validation>>, FitError> {
+        let asked = self.range(Side::Validation);
+        if asked.is_empty() {
+            return Ok(Passage::Through(None));
         }
+        let Passage::Through(answers) = self.answers(&self.network, asked, observer, interrupt)? else {
+            return Ok(Passage::Interrupted);
+        };
+        let temperature_scaling = fit_temperature(&answers).ok().map(|fitted| TemperatureScaling {
+            temperature: fitted.temperature,
+            data: VALIDATION_DATA.to_owned(),
+            pictures: answers.len(),
+            engine: self.device.engine(),
+        });
+        Ok(Passage::Through(Some(Validation { tally: answers.tally(), temperature_scaling })))
     }
 
     /// What a network answers to some of the pictures.
@@ -359,25 +388,25 @@ impl Session {
         asked: Range<usize>,
         observer: &mut dyn Observer,
         interrupt: &Interrupt,
-    ) -> Result<Passage<Option<Tally>>, FitError> {
+    ) -> Result<Passage<Answers>, FitError> {
         let total = asked.len();
-        let mut tally = Tally::new(self.split.labels.len());
+        let mut answers = Answers::new(self.split.labels.len());
         let (pictures, pool) = (Arc::clone(&self.pictures), Arc::clone(&self.pool));
         for batch in Batches::start(pictures, asked.collect(), self.config.batch_size, pool)? {
             if interrupt.is_requested() {
                 return Ok(Passage::Interrupted);
             }
-            tally.add(network, batch?)?;
-            observer.validated(tally.pictures(), total);
+            answers.add(network, batch?)?;
+            observer.validated(answers.len(), total);
         }
-        if !tally.loss_sum.is_finite() {
+        if !answers.tally().loss_sum.is_finite() {
             return Err(self.diverged("the validation loss"));
         }
-        Ok(Passage::Through(Some(tally)))
+        Ok(Passage::Through(answers))
     }
 
     /// Ends an epoch: its row, the weights, the files. Tells whether its weights are the best so far.
-    fn close_epoch(&mut self, validation: Option<Tally>, validation_seconds: f64) -> Result<bool, FitError> {
+    fn close_epoch(&mut self, validation: Option<Validation>, validation_seconds: f64) -> Result<bool, FitError> {
         let running = std::mem::take(&mut self.state.running);
         let batches = std::mem::take(&mut self.state.batches);
         self.state.epochs += 1;
@@ -386,8 +415,8 @@ impl Session {
             learning_rate: running.learning_rate,
             loss: running.loss(),
             accuracy: running.accuracy(),
-            validation_loss: validation.as_ref().map(Tally::loss),
-            validation_accuracy: validation.as_ref().map(Tally::accuracy),
+            validation_loss: validation.as_ref().map(|validation| validation.tally.loss()),
+            validation_accuracy: validation.as_ref().map(|validation| validation.tally.accuracy()),
             seconds: running.seconds + validation_seconds,
             pictures_per_second: running.pictures as f64 / running.seconds,
             gradient_norm: running.norm_sum.map(|sum| sum / batches as f64),
@@ -405,26 +434,27 @@ impl Session {
     /// The checkpoint is the one file that says where the run stands. Better weights are written beside it under
     /// another name, the checkpoint then says that they are the best, and only then do they take the name of the old
     /// ones. A kill in between leaves it to [`settle_best`] to finish, or to undo, the last of these.
-    fn save(&mut self, validation: Option<Tally>, training_loss: Option<f64>) -> Result<bool, FitError> {
-        let metrics = self.metrics(validation.as_ref());
+    fn save(&mut self, validation: Option<Validation>, training_loss: Option<f64>) -> Result<bool, FitError> {
+        let card = self.card(validation.as_ref());
+        let validation = validation.map(|validation| validation.tally);
         let mut best = Best { epoch: self.state.epochs, weights: Sha256::of(b""), training_loss, validation };
         let is_best = self.state.best.as_ref().is_none_or(|old| best.beats(old));
         let next = self.run.file(NEXT_BEST);
         if is_best {
-            self.network.save(&next, &self.card(metrics.clone()))?;
+            self.network.save(&next, &card)?;
             best.weights = Sha256::of_file(&next).map_err(|source| DataError::Read { path: next.clone(), source })?;
             self.state.best = Some(best);
         }
-        self.save_last(metrics)?;
+        self.save_last(&card)?;
         if is_best {
             promote(&self.run)?;
         }
         Ok(is_best)
     }
 
-    fn save_last(&self, metrics: Vec<Metric>) -> Result<(), FitError> {
+    fn save_last(&self, card: &ModelCard) -> Result<(), FitError> {
         let path = self.run.file(RunFolder::LAST);
-        self.network.save_checkpoint(&path, &self.card(metrics), &self.adam, &self.state.to_notes())?;
+        self.network.save_checkpoint(&path, card, &self.adam, &self.state.to_notes())?;
         Ok(())
     }
 
@@ -449,22 +479,20 @@ impl Session {
         }
     }
 
-    fn metrics(&self, validation: Option<&Tally>) -> Vec<Metric> {
-        let metric = |tally: &Tally| Metric {
-            data: "validation side of the run".to_owned(),
+    /// The card of the weights as they are, with what they answer on the validation side where that is known.
+    fn card(&self, validation: Option<&Validation>) -> ModelCard {
+        let metric = |Validation { tally, .. }: &Validation| Metric {
+            data: VALIDATION_DATA.to_owned(),
             engine: self.device.engine(),
             correct: tally.correct(),
             pictures: tally.pictures(),
         };
-        validation.map(metric).into_iter().collect()
-    }
-
-    fn card(&self, metrics: Vec<Metric>) -> ModelCard {
         ModelCard {
             labels: self.split.labels.clone(),
             preprocess: self.config.preprocess(),
             architecture: Some(self.architecture.clone()),
-            metrics,
+            temperature_scaling: validation.and_then(|validation| validation.temperature_scaling.clone()),
+            metrics: validation.map(metric).into_iter().collect(),
             provenance: Provenance {
                 created_by: created_by(),
                 data: Some(self.data),

@@ -4,10 +4,10 @@ use models::{ModelCard, RunFolder, Side};
 
 use super::*;
 use crate::{
-    Config, DeviceChoice, EpochMetrics, EpochStart, EvaluationError, EvaluationRequest, HeadKind, ImageSize,
+    Config, DeviceChoice, EpochMetrics, EpochStart, EvaluationError, EvaluationRequest, HeadKind, ImageSize, Measuring,
     ScheduleKind, Status, StepProgress,
     data::{Folders, split},
-    evaluate,
+    evaluate, evaluation_page,
 };
 
 /// Two classes of six flat pictures, which differ in colour and a little in shade.
@@ -416,19 +416,44 @@ fn the_best_weights_measure_again_what_the_report_says() {
     let (pictures, runs) = (pictures(), tempfile::tempdir().expect("a folder"));
     let run = runs.path().join("run");
     let report = fit_through(pictures.path(), &run, config());
+    let measuring = Measuring { device: DeviceChoice::Cpu, precision: None, threads: 2, batch_size: 3 };
     let asked = EvaluationRequest {
         run: run.clone(),
         pictures: None,
-        device: DeviceChoice::Cpu,
-        precision: None,
-        threads: 2,
-        batch_size: 3,
+        measuring,
+        top_k: None,
+        mistakes: 12,
+        robustness: false,
+        explained: vec![],
     };
-    let evaluation = evaluate(&asked, &mut ()).expect("the validation side");
-    assert_eq!(Some(&evaluation), report.best.expect("three epochs").validation.as_ref());
+    let assessment = evaluate(&asked, &mut ()).expect("the validation side");
+    assert_eq!(Some(&assessment.evaluation), report.best.expect("three epochs").validation.as_ref());
+    assert_eq!((assessment.trained_on, assessment.top_k), (0, None));
+    assert_eq!(assessment.mistakes.len(), assessment.evaluation.pictures - assessment.evaluation.correct);
 
-    let whole = EvaluationRequest { pictures: Some(pictures.path().to_owned()), ..asked.clone() };
-    assert_eq!(evaluate(&whole, &mut ()).expect("the whole folder").pictures, 12);
+    let one = pictures.path().join("red/0.png");
+    let whole = EvaluationRequest {
+        pictures: Some(pictures.path().to_owned()),
+        top_k: Some(2),
+        robustness: true,
+        explained: vec![one.clone(), one],
+        ..asked.clone()
+    };
+    let assessment = evaluate(&whole, &mut ()).expect("the whole folder");
+    assert_eq!((assessment.evaluation.pictures, assessment.trained_on), (12, 8));
+    assert_eq!(assessment.top_k.map(|top| (top.k, top.correct)), Some((2, 12)));
+    let robustness = assessment.robustness.as_ref().expect("it was asked for");
+    for strength in robustness.distortions.iter().flat_map(|distortion| &distortion.strengths) {
+        assert_eq!(strength.correct + strength.lost, assessment.evaluation.correct + strength.gained, "{strength:?}");
+    }
+    let [first, second] = assessment.explanations.as_slice() else { panic!("two pictures were to be explained") };
+    assert_eq!(first, second);
+    // VGG-11 gives a map of 2×2 for 32×32 pixels.
+    assert_eq!(first.heat_map.rows.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2]);
+    let html = evaluation_page(&assessment).expect("pictures that are there");
+    assert_eq!(html.matches("data:image/jpeg").count(), 2 + assessment.mistakes.len());
+    let error = evaluate(&EvaluationRequest { top_k: Some(3), ..asked.clone() }, &mut ()).expect_err("two classes");
+    assert!(error.to_string().contains("from 1 to 2"), "{error}");
 
     fs::rename(pictures.path().join("red"), pictures.path().join("crimson")).expect("another name");
     let error = evaluate(&whole, &mut ()).expect_err("an unknown class");

@@ -10,6 +10,7 @@ fn card(architecture: &Architecture) -> ModelCard {
         labels: ["Dark", "Green", "日本"].map(str::to_owned).to_vec(),
         preprocess: Preset::Torchvision.preprocess(9, 7),
         architecture: Some(architecture.clone()),
+        temperature_scaling: None,
         metrics: vec![Metric { data: "validation".into(), engine: "candle cpu".into(), correct: 9, pictures: 10 }],
         provenance: Provenance { created_by: "demitasse".into(), epochs: 3, ..Provenance::default() },
     }

@@ -48,10 +48,14 @@ class Tiny(nn.Module):
     def get(self, name):
         return getattr(self, name.replace(".", "__"))
 
-    def forward(self, x):
+    def forward(self, x, training=True):
         for name, _, _ in self.convolutions:
             x = F.conv2d(x, self.get(f"{name}.weight"), self.get(f"{name}.bias"), padding=1)
-            if self.batch_norm:
+            if self.batch_norm and not training:
+                moments = (getattr(self, f"{name}_bn_mean"), getattr(self, f"{name}_bn_var"))
+                scale, shift = self.get(f"{name}_bn.weight"), self.get(f"{name}_bn.bias")
+                x = F.batch_norm(x, *moments, scale, shift, training=False, eps=1e-3)
+            elif self.batch_norm:
                 mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), unbiased=False)
                 # The running moments as ours are updated: momentum 0.9 as here, biased variance as in Keras.
                 running_mean, running_var = getattr(self, f"{name}_bn_mean"), getattr(self, f"{name}_bn_var")
@@ -60,6 +64,7 @@ class Tiny(nn.Module):
                 scale, shift = self.get(f"{name}_bn.weight"), self.get(f"{name}_bn.bias")
                 x = F.batch_norm(x, None, None, scale, shift, training=True, eps=1e-3)
             x = F.relu(x)
+            self.maps = x
             if name in ("block1_conv1", "block2_conv2"):
                 x = F.max_pool2d(x, 2)
         x = x.mean((2, 3)) if self.batch_norm else x.flatten(1)
@@ -68,6 +73,14 @@ class Tiny(nn.Module):
             if name != "predictions":
                 x = F.relu(x)
         return x
+
+
+def grad_cam(network, pictures, classes):
+    """Selvaraju et al. (2017), equations 1 and 2, of the last convolution."""
+    logits = network(pictures, training=False)
+    chosen = logits.gather(1, classes[:, None]).sum()
+    (gradient,) = torch.autograd.grad(chosen, network.maps)
+    return F.relu((gradient.mean((2, 3), keepdim=True) * network.maps).sum(1)).detach()
 
 
 def named(values):
@@ -110,6 +123,7 @@ def case(batch_norm):
             for name, buffer in network.named_buffers()
         ),
     }
+    result["grad_cam"] = [float(f"{v:.9g}") for v in grad_cam(network, pictures, labels).flatten()]
     if not batch_norm:
         # With so small an epsilon, PyTorch's Adam and Keras's are the same formula.
         adam = torch.optim.Adam(network.parameters(), lr=1e-2, eps=1e-12)

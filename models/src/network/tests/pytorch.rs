@@ -25,6 +25,8 @@ struct Case {
     loss: f64,
     gradients: BTreeMap<String, Vec<f64>>,
     running: BTreeMap<String, Vec<f64>>,
+    /// Of each picture for its label, in evaluation, `[4, 4, 3]`.
+    grad_cam: Vec<f64>,
     #[serde(default)]
     after_three_steps: BTreeMap<String, Vec<f64>>,
 }
@@ -79,15 +81,20 @@ fn check(architecture: &Architecture, expected: &Case) {
     for (name, expected) in &expected.running {
         assert_near(&tensors[name], expected, name);
     }
+    let classes: Vec<u32> = labels().to_vec1().expect("labels");
+    let map = network.grad_cam(&pictures(), &classes).expect("a map for each picture");
+    assert_eq!(map.dims(), [4, 4, 3]);
+    assert_near(&map, &expected.grad_cam, "Grad-CAM");
+    assert!(expected.grad_cam.iter().any(|&value| value > 0.05), "the maps say nothing");
 }
 
 #[test]
-fn logits_loss_and_gradients() {
+fn logits_loss_gradients_and_grad_cam() {
     check(&tiny(), &expected().plain);
 }
 
 #[test]
-fn logits_loss_gradients_and_running_moments_with_batch_normalisation() {
+fn logits_loss_gradients_grad_cam_and_running_moments_with_batch_normalisation() {
     let expected = expected().batch_norm;
     assert_eq!(expected.running.len(), 6);
     check(&Architecture { dropout: 0.0, ..rich() }, &expected);

@@ -1,0 +1,74 @@
+//! Whether two networks differ by more than chance.
+
+/// The p-value of McNemar's exact test, two-sided: how probable it is that pictures which only one of two networks
+/// answers rightly fall as unevenly as this, or more so, where both are equally good.
+///
+/// McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
+/// Psychometrika 12 (1947); exact by the binomial distribution.
+pub fn mcnemar(only_first: usize, only_second: usize) -> f64 {
+    let (least, count) = (only_first.min(only_second), only_first + only_second);
+    // In logarithms, because 2 to the power of many pictures is beyond a double.
+    let mut log_term = -(count as f64) * std::f64::consts::LN_2;
+    let mut tail = log_term.exp();
+    for index in 1..=least {
+        log_term += ((count - index + 1) as f64 / index as f64).ln();
+        tail += log_term.exp();
+    }
+    (2.0 * tail).min(1.0)
+}
+
+/// p-values of several tests, adjusted so that the chance of one false alarm among all of them stays what a single one
+/// promises (Holm, "A simple sequentially rejective multiple test procedure", 1979), in their order.
+pub fn holm(p_values: &[f64]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..p_values.len()).collect();
+    order.sort_by(|&one, &other| p_values[one].total_cmp(&p_values[other]));
+    let (mut adjusted, mut largest) = (vec![0.0; p_values.len()], 0.0_f64);
+    for (rank, index) in order.into_iter().enumerate() {
+        largest = largest.max(((p_values.len() - rank) as f64 * p_values[index]).min(1.0));
+        adjusted[index] = largest;
+    }
+    adjusted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// ```python
+    /// from statsmodels.stats.contingency_tables import mcnemar  # 0.15
+    /// for b, c in [(0, 0), (1, 0), (0, 5), (3, 5), (12, 2), (40, 71), (1500, 1700)]:
+    ///     print(b, c, mcnemar([[0, b], [c, 0]], exact=True).pvalue)
+    /// ```
+    #[test]
+    fn mcnemar_is_that_of_statsmodels() {
+        let expected = [
+            (0, 0, 1.0),
+            (1, 0, 1.0),
+            (0, 5, 0.0625),
+            (3, 5, 0.7265625),
+            (12, 2, 0.012939453125),
+            (40, 71, 0.004195534185394861),
+            (1500, 1700, 0.00043334035939974455),
+        ];
+        for (first, second, expected) in expected {
+            let found = mcnemar(first, second);
+            assert!((found - expected).abs() < 1e-9 * expected, "{first}, {second}: {found}, expected {expected}");
+            assert_eq!(found, mcnemar(second, first));
+        }
+    }
+
+    /// ```python
+    /// from statsmodels.stats.multitest import multipletests
+    /// print(multipletests([0.01, 0.04, 0.03, 0.5, 0.005, 0.9], method="holm")[1])
+    /// ```
+    #[test]
+    fn holm_is_that_of_statsmodels() {
+        let found = holm(&[0.01, 0.04, 0.03, 0.5, 0.005, 0.9]);
+        let expected = [0.05, 0.12, 0.12, 1.0, 0.03, 1.0];
+        assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-12, "{found}, expected {expected}");
+        }
+        assert!(holm(&[]).is_empty());
+    }
+}
