@@ -190,7 +190,8 @@ impl Peers<'_> {
         }
         let tools = names.into_iter().zip(times).map(|(tool, ms)| {
             let (load_ms, first_ms) = (None, None);
-            Measured { tool, pictures: 1, ms, peak_mib: f64::NAN, load_ms, first_ms, logits: Vec::new() }
+            let (samples, logits) = (Vec::new(), Vec::new());
+            Measured { tool, pictures: 1, ms, peak_mib: f64::NAN, load_ms, first_ms, logits, samples }
         });
         let mut rows = vec![
             "| work | tool | median ms | least ms | answers/s | of the first tool's time |".to_owned(),
