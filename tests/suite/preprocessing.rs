@@ -198,6 +198,8 @@ fn run_on_jpegs(folder: &Path) -> Result<FitRequest> {
     }
     Ok(FitRequest {
         pictures: Some(pictures),
+        validation: None,
+        test: None,
         run: folder.join("run"),
         resume: false,
         config: Config {
