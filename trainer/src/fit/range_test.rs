@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{FitError, session};
 use crate::{
-    Config, ConfigError, Interrupt, Observer,
+    Config, ConfigError, DataError, Interrupt, Observer,
     data::{self, Batches, EpochPlace, epoch_order},
     evaluation::tensors,
 };
@@ -68,8 +68,11 @@ pub fn range_test(
     interrupt: &Interrupt,
 ) -> Result<Option<RangeTest>, FitError> {
     request.validate()?;
-    let split =
-        data::split(&data::Folders::of(&request.pictures), &request.config.split_settings(), observer, interrupt)?;
+    let (folders, settings) = (data::Folders::of(&request.pictures), request.config.split_settings());
+    let split = match data::split(&folders, &settings, observer, interrupt) {
+        Err(DataError::Interrupted) => return Ok(None),
+        split => split?,
+    };
     let architecture = request.config.architecture(split.labels.len())?;
     let (config, device) = session::settle(&request.config, observer)?;
     let mut network = Network::new(&architecture, u64::from(config.seed), &device.device)?;
