@@ -287,7 +287,7 @@ pub(super) fn constant(context: &Context, model: &TypedModel, outlet: OutletId) 
     if let Some(constant) = &model.outlet_fact(outlet)?.konst {
         return Ok(Some(Arc::clone(constant)).filter(|tensor| tensor.is_plain()));
     }
-    let (Some(node), Some(unread)) = (source(model, outlet), context.unread) else { return Ok(None) };
+    let Some((node, unread)) = unread(context, model, outlet) else { return Ok(None) };
     let Some(tensor) = unread.read(&node.name)? else { return Ok(None) };
     ensure!(shape_of(model, node.id.into())? == Some(tensor.shape()), "the weight '{}' has another shape", node.name);
     Ok(Some(tensor.into_shape(shape)?.into_arc_tensor()))
@@ -300,13 +300,22 @@ pub(super) fn integers(context: &Context, model: &TypedModel, outlet: OutletId) 
     unread.integers(&node.name)
 }
 
+/// The input of the graph behind an outlet, where weights that were not read yet are such inputs.
+fn unread<'model, 'file>(
+    context: &Context<'file>,
+    model: &'model TypedModel,
+    outlet: OutletId,
+) -> Option<(&'model TypedNode, &'file UnreadWeights<'file>)> {
+    source(model, outlet).zip(context.unread)
+}
+
 /// The weight that was not read yet behind an outlet, where it has the same rows.
 fn unread_rows<'model, 'file>(
     context: &Context<'file>,
     model: &'model TypedModel,
     outlet: OutletId,
 ) -> TractResult<Option<(&'model TypedNode, &'file UnreadWeights<'file>)>> {
-    let (Some(node), Some(unread)) = (source(model, outlet), context.unread) else { return Ok(None) };
+    let Some((node, unread)) = unread(context, model, outlet) else { return Ok(None) };
     let rows = |outlet| TractResult::Ok(shape_of(model, outlet)?.and_then(|shape| shape.first().copied()));
     Ok((rows(outlet)? == rows(node.id.into())?).then_some((node, unread)))
 }
@@ -325,7 +334,7 @@ pub(super) fn with_integers<T>(
 /// The half-precision numbers behind an outlet, where they are a weight that was not read yet and all finite; they
 /// are read.
 pub(super) fn halves(context: &Context, model: &TypedModel, outlet: OutletId) -> TractResult<Option<WeightBytes>> {
-    let (Some(node), Some(unread)) = (source(model, outlet), context.unread) else { return Ok(None) };
+    let Some((node, unread)) = unread(context, model, outlet) else { return Ok(None) };
     unread.halves(&node.name)
 }
 
@@ -335,7 +344,7 @@ pub(super) fn mapped_singles(
     model: &TypedModel,
     outlet: OutletId,
 ) -> TractResult<Option<WeightBytes>> {
-    let (Some(node), Some(unread)) = (source(model, outlet), context.unread) else { return Ok(None) };
+    let Some((node, unread)) = unread(context, model, outlet) else { return Ok(None) };
     unread.mapped_singles(&node.name)
 }
 
