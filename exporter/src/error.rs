@@ -71,6 +71,15 @@ pub enum ExportError {
     /// Verification was asked to look at nothing.
     #[error("the file cannot be verified with no pictures; use --verify-pictures 1 or more")]
     NoVerificationPictures,
+    /// No scheme changes anything.
+    #[error("no layer of the network can be quantized; export it without --quantize")]
+    NothingToQuantize,
+    /// What became of the files that were tried cannot be drawn.
+    #[error("cannot draw what became of the files that were tried")]
+    Draw {
+        /// Why not.
+        source: models::draw::DrawError,
+    },
     /// The file would be larger than protobuf allows.
     #[error(
         "the ONNX file would have {bytes} bytes; protobuf allows {limit}; quantize it (--quantize), or train a \

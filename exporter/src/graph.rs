@@ -251,7 +251,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        WeightBits,
+        IntegerFormat,
         folded::fold,
         quantization::{
             dynamic::Dynamic,
@@ -272,7 +272,7 @@ mod tests {
         let layers = ["input", "block1_conv1", "block1_conv2", "block2_conv1", "global_average_pool", "fc1"];
         let scale = ActivationScale::covering(0.0, 1.0);
         let scales: BTreeMap<_, _> = layers.into_iter().map(|layer| (layer.to_owned(), scale)).collect();
-        Int8::new(scales, WeightBits::Seven)
+        Int8::new(scales, IntegerFormat::default())
     }
 
     #[test]
@@ -303,7 +303,7 @@ mod tests {
     #[test]
     fn every_name_is_unique_and_every_input_is_made_before_it_is_used() {
         for head in [Head::GlobalAveragePool, Head::Dense(vec![5])] {
-            let mut dynamic = Dynamic::new(WeightBits::Seven);
+            let mut dynamic = Dynamic::new(IntegerFormat::default());
             let precisions: [&mut dyn Precision; 4] = [&mut Float, &mut Fp16, &mut int8(), &mut dynamic];
             for precision in precisions {
                 let file = graph(head.clone(), precision);

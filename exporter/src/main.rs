@@ -13,7 +13,10 @@ use std::{
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
-use exporter::{ExportError, ExportOptions, ExportReport, Opset, Progress, Scheme, VerifyOn, WeightBits, Weights};
+use exporter::{
+    Calibration, ExportError, ExportOptions, ExportReport, Granularity, IntegerFormat, IntegerTypes, Operators, Opset,
+    Preference, Progress, Refinement, Scheme, Target, VerifyOn, WeightBits, Weights,
+};
 use indicatif::{ProgressBar, ProgressStyle};
 use models::RunFolder;
 
@@ -39,11 +42,6 @@ struct Args {
     #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "int8", value_name = "SCHEME")]
     quantize: Option<Scheme>,
 
-    /// How many of the 8 bits of an int8 weight are used: with all 8, ONNX Runtime is wrong on x86 processors
-    /// without VNNI
-    #[arg(long, value_enum, default_value_t, value_name = "BITS")]
-    weight_bits: WeightBits,
-
     /// Version of ONNX's operators, 13 to 21
     #[arg(long, default_value_t, value_name = "N")]
     opset: Opset,
@@ -51,10 +49,6 @@ struct Args {
     /// Which weights of the run
     #[arg(long, value_enum, default_value_t)]
     weights: Weights,
-
-    /// Training pictures that int8 is calibrated on, evenly from all classes
-    #[arg(long, default_value_t = 128, value_name = "N")]
-    calibration_pictures: usize,
 
     /// Most pictures to verify with, evenly from all classes
     #[arg(long, default_value_t = 256, value_name = "N")]
@@ -68,11 +62,6 @@ struct Args {
     #[arg(long, value_name = "DIR")]
     pictures: Option<PathBuf>,
 
-    /// Share of the verification pictures that an int8 file may get wrong beyond those that the network gets
-    /// wrong; one picture is always forgiven, unless this is 0
-    #[arg(long, default_value_t = 0.02, value_name = "SHARE", value_parser = share)]
-    max_drop: f64,
-
     /// Threads to compute with; 0 for all cores
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = thread_count)]
     threads: usize,
@@ -80,6 +69,80 @@ struct Args {
     /// Form of the report on standard output
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+
+    #[command(flatten)]
+    budget: Budget,
+
+    #[command(flatten)]
+    int8: Int8,
+}
+
+/// What a quantized file may lose, and what happens where it loses more.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Budget of a quantized file")]
+struct Budget {
+    /// Share of the verification pictures that it may get wrong beyond those that the network gets wrong; one picture is
+    /// always forgiven, unless this is 0
+    #[arg(long, default_value_t = 0.02, value_name = "SHARE", value_parser = share)]
+    max_drop: f64,
+
+    /// Share of the verification pictures to which it must give the network's own answer
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    min_agreement: Option<f64>,
+
+    /// The engine that it is for, and that is asked what it computes
+    #[arg(long, value_enum, default_value_t)]
+    target: Target,
+
+    /// What `--quantize auto` looks for
+    #[arg(long, value_enum, default_value_t)]
+    prefer: Preference,
+
+    /// The most layers that may go back to fp32 where the budget does not hold, the most sensitive first; any number
+    /// unless set
+    #[arg(long, value_name = "N")]
+    fp32_layers: Option<usize>,
+
+    /// A folder for what became of each file that was tried: a table, JSON and a drawing
+    #[arg(long, value_name = "DIR")]
+    trials: Option<PathBuf>,
+}
+
+/// How int8 is made.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "int8")]
+struct Int8 {
+    /// How many of the 8 bits of a weight are used: with all 8, ONNX Runtime is wrong on x86 processors without VNNI
+    #[arg(long, value_enum, default_value_t, value_name = "BITS")]
+    weight_bits: WeightBits,
+
+    /// Types of activations and weights
+    #[arg(long, value_enum, default_value_t)]
+    integers: IntegerTypes,
+
+    /// Weights that share a scale
+    #[arg(long, value_enum, default_value_t)]
+    granularity: Granularity,
+
+    /// Operators that say what is quantized, in static int8
+    #[arg(long, value_enum, default_value_t)]
+    operators: Operators,
+
+    /// Training pictures that static int8 is calibrated on, evenly from all classes
+    #[arg(long, default_value_t = 128, value_name = "N")]
+    calibration_pictures: usize,
+
+    /// Where the ranges of activations end
+    #[arg(long, value_enum, default_value_t)]
+    calibration: Calibration,
+
+    /// Correct the biases for what rounding does to each channel on average
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
+    bias_correction: Refinement,
+
+    /// Even out the ranges of neighbouring layers first
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
+    equalization: Refinement,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -145,14 +208,27 @@ fn run(args: Args) -> anyhow::Result<ExportReport> {
     let options = ExportOptions {
         output: args.output,
         quantize: args.quantize,
-        weight_bits: args.weight_bits,
+        integers: IntegerFormat {
+            weight_bits: args.int8.weight_bits,
+            types: args.int8.integers,
+            granularity: args.int8.granularity,
+            operators: args.int8.operators,
+        },
+        calibration: args.int8.calibration,
+        bias_correction: args.int8.bias_correction,
+        equalization: args.int8.equalization,
+        prefer: args.budget.prefer,
+        fp32_layers: args.budget.fp32_layers,
+        target: args.budget.target,
+        trials: args.budget.trials,
         opset: args.opset,
         weights: args.weights,
-        calibration_pictures: args.calibration_pictures,
+        calibration_pictures: args.int8.calibration_pictures,
         verify_pictures: args.verify_pictures,
         verify_on: args.verify_on,
         pictures: args.pictures,
-        max_drop: args.max_drop,
+        max_drop: args.budget.max_drop,
+        min_agreement: args.budget.min_agreement,
         threads: args.threads,
     };
     let mut bars = Bars::default();

@@ -9,6 +9,8 @@ use candle_onnx::onnx::{GraphProto, ModelProto, StringStringEntryProto, TensorPr
 use half::f16;
 use prost::Message;
 
+use crate::IntegerTypes;
+
 /// The most bytes that protobuf allows in one message.
 pub(crate) const PROTOBUF_LIMIT: u64 = (1 << 31) - 1;
 
@@ -60,7 +62,18 @@ pub(crate) enum Values {
     I32(Vec<i32>),
 }
 
+/// The unsigned 8-bit integer that stands for 0 where signed ones are stored as unsigned.
+pub(crate) const UNSIGNED_ZERO: u8 = 128;
+
 impl Values {
+    /// Weights around 0, signed or not.
+    pub(crate) fn weights(values: Vec<i8>, types: IntegerTypes) -> Self {
+        if types.signed_weights() {
+            return Self::I8(values);
+        }
+        Self::U8(values.into_iter().map(|value| (value as u8).wrapping_add(UNSIGNED_ZERO)).collect())
+    }
+
     /// f32 values that are not in a tensor yet.
     pub(crate) fn f32(values: Vec<f32>) -> candle_core::Result<Self> {
         let count = values.len();
