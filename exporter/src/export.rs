@@ -175,7 +175,7 @@ mod tests {
     use runtime::{EngineChoice, Model};
 
     use super::*;
-    use crate::{GateFailure, Opset, testing};
+    use crate::{GateFailure, LayerPrecision, Opset, Refinement, Target, testing};
 
     fn options(folder: &Path) -> ExportOptions {
         ExportOptions { threads: 1, ..ExportOptions::new(folder.join("model.onnx")) }
@@ -288,6 +288,83 @@ mod tests {
         assert!(!report.held);
         assert_eq!(left_over(folder.path()), ["model.onnx"]);
         assert_eq!(fs::read(folder.path().join("model.onnx")).expect("a file"), b"an older file");
+    }
+
+    #[test]
+    fn the_layer_that_costs_too_much_goes_back_to_fp32() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let run = testing::run(folder.path(), &network_that_int8_ruins());
+        let options = ExportOptions {
+            quantize: Some(Scheme::Int8),
+            verify_on: VerifyOn::Noise,
+            equalization: Refinement::Off,
+            bias_correction: Refinement::Off,
+            target: Target::Tract,
+            trials: Some(folder.path().join("run/trials")),
+            ..options(folder.path())
+        };
+        let report = export(&run, &options).expect("an export");
+        let Some(last) = report.layers.last() else { panic!("{report}") };
+        assert_eq!((last.layer.as_str(), last.precision), ("predictions", LayerPrecision::Fp32), "{report}");
+        let most = report.layers.iter().filter_map(|layer| layer.sensitivity).fold(0.0, f64::max);
+        assert_eq!(last.sensitivity, Some(most), "the most sensitive comes first");
+        let [before, after] = report.trials.as_slice() else { panic!("{report}") };
+        assert!(!before.held && !before.chosen && after.held && after.chosen, "{report}");
+        assert_eq!(after.fp32_layers, ["predictions"]);
+        assert_eq!(after.engines.iter().map(|engine| engine.engine.as_str()).collect::<Vec<_>>(), ["tract"]);
+        let model = Model::builder().engine(EngineChoice::Tract).open(&report.file).expect("a model");
+        let record = model.card().provenance.quantization_record.as_ref().expect("a record");
+        assert_eq!((record.scheme.as_str(), record.target.as_str()), ("int8", "tract"));
+        assert_eq!(record.costs[0].lost, report.verification.engines[0].lost);
+        assert_eq!(record.layers.last(), Some(&("predictions".to_owned(), "fp32".to_owned())));
+        assert!(folder.path().join("run/trials/trials.png").is_file());
+    }
+
+    #[test]
+    fn auto_keeps_the_smallest_file_that_holds() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let run = testing::run(folder.path(), &testing::network(&architectures()[1]));
+        let options = ExportOptions {
+            quantize: Some(Scheme::Auto),
+            max_drop: 0.2,
+            target: Target::Tract,
+            ..options(folder.path())
+        };
+        let report = export(&run, &options).expect("an export");
+        assert!(report.trials.len() > Scheme::CANDIDATES.len(), "each, and the network as trained: {report}");
+        let fits = |trial: &&crate::TrialReport| trial.held && trial.scheme.is_some();
+        let least = report.trials.iter().filter(fits).map(|trial| trial.bytes).min();
+        assert_eq!(least, Some(report.bytes), "{report}");
+        let chosen: Vec<_> = report.trials.iter().filter(|trial| trial.chosen).collect();
+        assert!(chosen.len() == 1 && chosen[0].scheme == report.quantization, "{report}");
+        assert_eq!(left_over(folder.path()), ["model.onnx"]);
+    }
+
+    #[test]
+    fn calibration_never_sees_what_files_are_verified_with() {
+        for has_validation in [true, false] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let run = testing::run(folder.path(), &testing::network(&architectures()[0]));
+            let mut split = run.split().expect("a split");
+            if !has_validation {
+                split.files.iter_mut().for_each(|file| file.side = Side::Training);
+                run.write_split(&split).expect("a file");
+            }
+            let options = ExportOptions { quantize: Some(Scheme::Int8), ..options(folder.path()) };
+            let source = Source::open(&run, &options).expect("a run");
+            let pictures = |inputs: Inputs| -> Vec<Vec<f32>> {
+                let len = source.card.preprocess.output_len();
+                inputs.load(0..inputs.len()).expect("pictures").chunks(len).map(<[f32]>::to_vec).collect()
+            };
+            let seen = pictures(source.calibration_inputs(&options).expect("training pictures"));
+            let verified = pictures(source.verification_inputs(&options).expect("other pictures"));
+            let counts = if has_validation { (18, 6) } else { (12, 12) };
+            assert_eq!((seen.len(), verified.len()), counts);
+            assert!(verified.iter().all(|picture| !seen.contains(picture)), "validation side: {has_validation}");
+            let report = export(&run, &ExportOptions { max_drop: 0.5, ..options }).expect("an export");
+            let calibration = report.calibration.expect("calibrated");
+            assert_eq!((calibration.pictures, report.verification.pictures), counts);
+        }
     }
 
     #[test]

@@ -1,12 +1,13 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use candle_core::{Device, Tensor};
 use half::f16;
 
 use crate::{
     ExportError, IntegerFormat, Progress,
-    folded::{Affine, Step},
+    folded::{Affine, Operation, Step},
     forward::forward,
+    graph::INPUT,
     onnx_file::with_f32,
     pictures::Inputs,
     progress::advance,
@@ -25,6 +26,8 @@ pub(crate) struct Simulation<'a> {
     steps: Vec<Step>,
     plan: &'a Plan,
     scales: &'a Scales,
+    /// What makes the values that are quantized batch by batch. A max-pool may come before or after that.
+    dynamic: BTreeSet<String>,
 }
 
 impl<'a> Simulation<'a> {
@@ -45,7 +48,18 @@ impl<'a> Simulation<'a> {
                 None => step.clone(),
             })
         };
-        Ok(Self { steps: steps.iter().map(rounded).collect::<Result<_, ExportError>>()?, plan, scales })
+        let mut made_by = INPUT;
+        let mut dynamic = BTreeSet::new();
+        for step in steps {
+            if plan.precision(&step.name) == LayerPrecision::DynamicInt8 {
+                dynamic.insert(made_by.to_owned());
+            }
+            if !matches!(step.operation, Operation::MaxPool | Operation::Flatten) {
+                made_by = &step.name;
+            }
+        }
+        let steps = steps.iter().map(rounded).collect::<Result<_, ExportError>>()?;
+        Ok(Self { steps, plan, scales, dynamic })
     }
 
     /// The steps, with weights as the file's integers and halves stand for.
@@ -72,8 +86,7 @@ impl<'a> Simulation<'a> {
         fresh: bool,
         value: Tensor,
     ) -> candle_core::Result<Tensor> {
-        let taken_by = self.plan.layers().get(next).map(|(_, precision)| *precision);
-        if taken_by == Some(LayerPrecision::DynamicInt8) {
+        if self.dynamic.contains(made_by) {
             return picture_round_trip(&value);
         }
         match self.scales.get(made_by) {

@@ -30,7 +30,8 @@ impl fmt::Display for ExportReport {
         write!(formatter, "{}", engines_table(&self.verification))?;
         for engine in engines {
             if let Some(arithmetic) = engine.arithmetic {
-                let stored = if arithmetic.int8 == 0 && self.weight_bits.is_some() {
+                let in_floats = arithmetic.fp32 + arithmetic.fp16 == arithmetic.total();
+                let stored = if in_floats && self.weight_bits.is_some() {
                     ": integers are only stored, and the file is smaller for it"
                 } else {
                     ""
