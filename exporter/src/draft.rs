@@ -1,6 +1,7 @@
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
-    io,
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
@@ -30,15 +31,30 @@ impl Draft {
 
     /// Writes the file, and lets go of its tensors.
     pub(crate) fn write(output: &Path, file: OnnxFile, card: &ModelCard) -> Result<Self, ExportError> {
-        check_size(&file)?;
+        check_size(file.len())?;
+        let draft = Self::empty(output, file.len())?;
         let failed = |source| ExportError::Write { path: output.to_owned(), source };
-        let folder = folder_of(output);
-        let draft = tempfile::Builder::new().prefix(".writing-").suffix(".onnx").tempfile_in(folder).map_err(failed)?;
-        let draft = Self { output: output.to_owned(), file: draft, content: file.len() };
         file.write(draft.handle())
             .and_then(|()| write_metadata(draft.handle(), draft.content, card.to_metadata()))
             .map_err(failed)?;
         Ok(draft)
+    }
+
+    /// Writes a file that is encoded already, but for its metadata.
+    pub(crate) fn of_bytes(output: &Path, bytes: &[u8]) -> Result<Self, ExportError> {
+        let content = bytes.len() as u64;
+        check_size(content)?;
+        let draft = Self::empty(output, content)?;
+        let failed = |source| ExportError::Write { path: output.to_owned(), source };
+        draft.handle().write_all(bytes).map_err(failed)?;
+        Ok(draft)
+    }
+
+    fn empty(output: &Path, content: u64) -> Result<Self, ExportError> {
+        let failed = |source| ExportError::Write { path: output.to_owned(), source };
+        let mut draft = tempfile::Builder::new();
+        let file = draft.prefix(".writing-").suffix(".onnx").tempfile_in(folder_of(output)).map_err(failed)?;
+        Ok(Self { output: output.to_owned(), file, content })
     }
 
     fn handle(&self) -> &File {
@@ -50,10 +66,10 @@ impl Draft {
         self.file.path()
     }
 
-    /// Puts a card in place of the file's, and gives the size of the whole.
-    pub(crate) fn note(&self, card: &ModelCard) -> Result<u64, ExportError> {
+    /// Puts metadata in place of the file's, and gives the size of the whole.
+    pub(crate) fn note(&self, metadata: BTreeMap<String, String>) -> Result<u64, ExportError> {
         let write = || {
-            write_metadata(self.handle(), self.content, card.to_metadata())?;
+            write_metadata(self.handle(), self.content, metadata)?;
             Ok(self.handle().metadata()?.len())
         };
         write().map_err(|source| ExportError::Write { path: self.output.clone(), source })
@@ -73,8 +89,8 @@ fn folder_of(output: &Path) -> &Path {
     }
 }
 
-fn check_size(file: &OnnxFile) -> Result<(), ExportError> {
-    let (bytes, limit) = (file.len(), PROTOBUF_LIMIT);
+fn check_size(bytes: u64) -> Result<(), ExportError> {
+    let limit = PROTOBUF_LIMIT;
     if bytes > limit { Err(ExportError::TooLarge { bytes, limit }) } else { Ok(()) }
 }
 
@@ -94,8 +110,8 @@ mod tests {
             let weight = Initializer { name: "w".into(), dims: vec![count], values };
             OnnxFile { initializers: vec![weight], ..OnnxFile::default() }
         };
-        let error = check_size(&file(1 << 29)).expect_err("2 GiB of values").to_string();
+        let error = check_size(file(1 << 29).len()).expect_err("2 GiB of values").to_string();
         assert!(error.contains("2147483647") && error.contains("--quantize"), "{error}");
-        check_size(&file((1 << 29) - 100)).expect("just below");
+        check_size(file((1 << 29) - 100).len()).expect("just below");
     }
 }

@@ -94,6 +94,16 @@ impl GraphBuilder {
         name
     }
 
+    /// Adds a node that is complete.
+    pub(crate) fn push(&mut self, node: NodeProto) {
+        self.nodes.push(node);
+    }
+
+    /// All nodes and constants.
+    pub(crate) fn into_parts(self) -> (Vec<NodeProto>, Vec<Initializer>) {
+        (self.nodes, self.initializers)
+    }
+
     /// Adds a constant.
     pub(crate) fn constant(&mut self, name: String, dims: Vec<usize>, values: Values) -> String {
         self.initializers.push(Initializer { name: name.clone(), dims, values });

@@ -138,15 +138,25 @@ fn write_values<T: Copy, const N: usize>(
 }
 
 impl Initializer {
-    /// The message without its data, which is its last field.
-    fn head(&self) -> Vec<u8> {
-        let head = TensorProto {
+    /// The message.
+    pub(crate) fn to_message(&self) -> io::Result<TensorProto> {
+        let mut raw_data = Vec::new();
+        self.values.write(&mut raw_data)?;
+        Ok(TensorProto { raw_data, ..self.message_without_data() })
+    }
+
+    fn message_without_data(&self) -> TensorProto {
+        TensorProto {
             dims: self.dims.iter().map(|&dim| dim as i64).collect(),
             data_type: self.values.data_type() as i32,
             name: self.name.clone(),
             ..TensorProto::default()
-        };
-        head.encode_to_vec()
+        }
+    }
+
+    /// The message without its data, which is its last field.
+    fn head(&self) -> Vec<u8> {
+        self.message_without_data().encode_to_vec()
     }
 
     fn message_len(&self) -> u64 {

@@ -67,6 +67,14 @@ impl Inputs {
         Self { preprocess: preprocess.clone(), source: Source::Files { files, description } }
     }
 
+    /// The same under another description.
+    pub(crate) fn described(mut self, as_this: String) -> Self {
+        if let Source::Files { description, .. } = &mut self.source {
+            *description = as_this;
+        }
+        self
+    }
+
     /// Pictures of random pixels, the same ones every time.
     pub(crate) fn noise(count: usize, preprocess: &Preprocess) -> Self {
         Self { preprocess: preprocess.clone(), source: Source::Noise { count } }

@@ -2,7 +2,7 @@ mod text;
 
 use std::path::PathBuf;
 
-use models::{Metric, Sha256};
+use models::{Metric, QuantizationCost, Sha256};
 use serde::Serialize;
 
 use crate::{
@@ -125,7 +125,7 @@ pub struct Verification {
 /// What the network itself answers.
 #[derive(Clone, Debug, Serialize)]
 pub struct Reference {
-    /// `candle cpu`.
+    /// `candle cpu`; for a file of another project the engine that ran it.
     pub engine: &'static str,
     /// Its largest logit, by magnitude; tolerances are shares of it.
     pub largest_logit: f32,
@@ -180,6 +180,18 @@ pub struct AbsentEngine {
 }
 
 impl Verification {
+    /// What the file lost, as a model card states it.
+    pub(crate) fn costs(&self) -> Vec<QuantizationCost> {
+        let cost = |engine: &EngineVerification| QuantizationCost {
+            engine: engine.engine.clone(),
+            data: self.data.clone(),
+            pictures: engine.pictures,
+            lost: engine.lost,
+            agreeing: engine.agreeing,
+        };
+        self.engines.iter().map(cost).collect()
+    }
+
     /// The accuracies as a model card states them: only engines that saw every picture.
     pub(crate) fn metrics(&self) -> Vec<Metric> {
         let metric = |engine: &EngineVerification| {

@@ -1,4 +1,4 @@
-use models::{Architecture, ModelCard, QuantizationCost, QuantizationRecord};
+use models::{Architecture, ModelCard, QuantizationRecord};
 
 use crate::{
     CalibrationReport, ExportError, ExportOptions, GateFailure, Granularity, Operators, Progress, RefinementReport,
@@ -109,7 +109,7 @@ impl Workshop<'_> {
         card.provenance.quantization = scheme.map(|scheme| self.describe(scheme, plan, calibration));
         card.provenance.quantization_record =
             scheme.map(|scheme| self.record(scheme, plan, calibration, &verification));
-        let bytes = draft.note(&card)?;
+        let bytes = draft.note(card.to_metadata())?;
         Ok(Trial {
             draft,
             scheme,
@@ -164,19 +164,12 @@ impl Workshop<'_> {
         calibration: Option<&CalibrationReport>,
         verification: &Verification,
     ) -> QuantizationRecord {
-        let costs = verification.engines.iter().map(|engine| QuantizationCost {
-            engine: engine.engine.clone(),
-            data: verification.data.clone(),
-            pictures: engine.pictures,
-            lost: engine.lost,
-            agreeing: engine.agreeing,
-        });
         QuantizationRecord {
             scheme: scheme.to_string(),
             target: self.options.target.to_string(),
             layers: plan.layers().iter().map(|(name, precision)| (name.clone(), precision.to_string())).collect(),
             calibration: calibration.map(describe_calibration),
-            costs: costs.collect(),
+            costs: verification.costs(),
         }
     }
 }

@@ -22,6 +22,7 @@ const BATCH_BYTES: usize = 256 << 20;
 /// What the network answers, to compare a file with.
 #[derive(Debug)]
 pub(crate) struct Expected {
+    engine: &'static str,
     classes: usize,
     /// `[pictures, classes]`
     logits: Vec<f32>,
@@ -44,14 +45,27 @@ impl Expected {
             logits.extend(answers.flatten_all().and_then(|answers| answers.to_vec1::<f32>()).map_err(failed)?);
             advance(progress, pictures)?;
         }
-        Ok(Self { classes: architecture.classes, logits, labels: inputs.labels() })
+        Ok(Self { engine: "candle cpu", classes: architecture.classes, logits, labels: inputs.labels() })
+    }
+
+    /// Runs a file, and takes its answers for the network's.
+    pub(crate) fn of_model(model: &Model, inputs: &Inputs, progress: &mut dyn Progress) -> Result<Self, ExportError> {
+        let engine = model.report().engine;
+        progress.start(engine, inputs.len());
+        let mut logits = Vec::with_capacity(inputs.len() * model.classes());
+        for range in inputs.batches(1) {
+            let answer = model.logits(&inputs.load(range)?, 1);
+            logits.extend(answer.map_err(|source| ExportError::Foreign { path: model.name().into(), source })?);
+            advance(progress, 1)?;
+        }
+        Ok(Self { engine, classes: model.classes(), logits, labels: inputs.labels() })
     }
 
     /// The network's own part of the report.
     pub(crate) fn reference(&self) -> Reference {
         let correct = self.correct(&self.logits);
         Reference {
-            engine: "candle cpu",
+            engine: self.engine,
             largest_logit: self.largest(),
             correct,
             accuracy: self.accuracy(correct, self.pictures()),
@@ -155,6 +169,11 @@ impl Demand {
             (false, false) => None,
         };
         Self { tolerance, budget: (!plan.is_fp32()).then_some(budget) }
+    }
+
+    /// A budget, however far the logits are.
+    pub(crate) fn lossy(budget: Budget) -> Self {
+        Self { tolerance: None, budget: Some(budget) }
     }
 
     /// What did not hold in an engine.
@@ -428,7 +447,7 @@ mod tests {
     use super::*;
 
     fn expected(labels: Option<Vec<usize>>) -> Expected {
-        Expected { classes: 2, logits: vec![10.0, 0.0, 0.0, 5.0, 5.0, 0.0], labels }
+        Expected { engine: "candle cpu", classes: 2, logits: vec![10.0, 0.0, 0.0, 5.0, 5.0, 0.0], labels }
     }
 
     fn compared(expected: &Expected, logits: Vec<f32>, demand: Demand) -> EngineVerification {

@@ -82,31 +82,12 @@ impl Precision for Int8 {
         layer: &str,
         affine: Affine,
     ) -> Result<(String, String), ExportError> {
-        let Affine { weight, bias } = affine;
-        let input_scale = self.input_scale();
-        let dims = weight.dims().to_vec();
-        let rows = quantize_rows_with(layer, &weight, self.format, |row| bias[row].abs() / (input_scale * BIAS_MAX))?;
-        let channels = bias.len();
-        let bias_scales: Vec<f32> = rows.scales.iter().map(|scale| scale * input_scale).collect();
-        let scale_of = |channel: usize| bias_scales[channel.min(bias_scales.len() - 1)];
-        let integers = bias.iter().enumerate().map(|(channel, bias)| (bias / scale_of(channel)).round_ties_even());
-        let integers = Values::I32(integers.map(|integer| integer as i32).collect());
-
-        let stored = Values::weights(rows.values, self.format.types);
-        let weight = dequantize(graph, &format!("{layer}.weight"), dims, stored, rows.scales)?;
-        let bias = dequantize(graph, &format!("{layer}.bias"), vec![channels], integers, bias_scales)?;
-        Ok((weight, bias))
+        write_affine(graph, layer, affine, self.input_scale(), self.format)
     }
 
     fn activation(&mut self, graph: &mut GraphBuilder, made_by: &str, value: String) -> Result<String, ExportError> {
         if let Some(&scale) = self.scales.get(made_by) {
-            graph.f32_constant(format!("{made_by}.scale"), vec![], vec![scale.scale])?;
-            let zero_point = if self.format.types.signed_activations() {
-                Values::I8(vec![signed(scale.zero_point)])
-            } else {
-                Values::U8(vec![scale.zero_point])
-            };
-            graph.constant(format!("{made_by}.zero_point"), vec![], zero_point);
+            write_scale(graph, made_by, scale, self.format)?;
             self.current = Some((made_by.to_owned(), scale));
         }
         let Some((origin, _)) = &self.current else {
@@ -116,6 +97,45 @@ impl Precision for Int8 {
         let quantized = graph.named("QuantizeLinear", format!("{made_by}/quantize"), &[&value, &scale, &zero_point]);
         Ok(graph.named("DequantizeLinear", format!("{made_by}/dequantize"), &[&quantized, &scale, &zero_point]))
     }
+}
+
+/// Weights and biases of a layer whose input has that scale, and the names under which they are f32 values.
+pub(crate) fn write_affine(
+    graph: &mut GraphBuilder,
+    layer: &str,
+    Affine { weight, bias }: Affine,
+    input_scale: f32,
+    format: IntegerFormat,
+) -> Result<(String, String), ExportError> {
+    let dims = weight.dims().to_vec();
+    let rows = quantize_rows_with(layer, &weight, format, |row| bias[row].abs() / (input_scale * BIAS_MAX))?;
+    let channels = bias.len();
+    let bias_scales: Vec<f32> = rows.scales.iter().map(|scale| scale * input_scale).collect();
+    let scale_of = |channel: usize| bias_scales[channel.min(bias_scales.len() - 1)];
+    let integers = bias.iter().enumerate().map(|(channel, bias)| (bias / scale_of(channel)).round_ties_even());
+    let integers = Values::I32(integers.map(|integer| integer as i32).collect());
+
+    let stored = Values::weights(rows.values, format.types);
+    let weight = dequantize(graph, &format!("{layer}.weight"), dims, stored, rows.scales)?;
+    let bias = dequantize(graph, &format!("{layer}.bias"), vec![channels], integers, bias_scales)?;
+    Ok((weight, bias))
+}
+
+/// The constants `NAME.scale` and `NAME.zero_point` of an activation's grid.
+pub(crate) fn write_scale(
+    graph: &mut GraphBuilder,
+    name: &str,
+    scale: ActivationScale,
+    format: IntegerFormat,
+) -> Result<(), ExportError> {
+    graph.f32_constant(format!("{name}.scale"), vec![], vec![scale.scale])?;
+    let zero_point = if format.types.signed_activations() {
+        Values::I8(vec![signed(scale.zero_point)])
+    } else {
+        Values::U8(vec![scale.zero_point])
+    };
+    graph.constant(format!("{name}.zero_point"), vec![], zero_point);
+    Ok(())
 }
 
 /// The signed integer that stands for the same number as an unsigned one.

@@ -5,7 +5,7 @@ use std::fmt;
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::{EngineVerification, ExportReport, TrialReport, Verification};
-use crate::{CalibrationReport, LayerPrecision, RefinementReport, Scheme};
+use crate::{CalibrationReport, ForeignReport, LayerPrecision, RefinementReport, Scheme};
 
 impl fmt::Display for ExportReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -39,6 +39,26 @@ impl fmt::Display for ExportReport {
                 write!(formatter, "\n{} multiplies {arithmetic}{stored}", engine.engine)?;
             }
         }
+        for engine in absent {
+            write!(formatter, "\nnot compared: {}: {}", engine.engine, engine.reason)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for ForeignReport {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, source, bytes, source_bytes, layers, calibration_pictures, verification, .. } = self;
+        let (megabytes, before) = (*bytes as f64 / 1e6, *source_bytes as f64 / 1e6);
+        let Verification { data, pictures, absent, .. } = verification;
+        writeln!(
+            formatter,
+            "{}: int8, {megabytes:.1} MB; {layers} layers of {}, {before:.1} MB",
+            file.display(),
+            source.display()
+        )?;
+        writeln!(formatter, "calibrated on {calibration_pictures} pictures, compared with it on {pictures} ({data})")?;
+        write!(formatter, "{}", engines_table(verification))?;
         for engine in absent {
             write!(formatter, "\nnot compared: {}: {}", engine.engine, engine.reason)?;
         }
