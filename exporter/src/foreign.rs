@@ -24,8 +24,9 @@ use self::rewrite::ForeignGraph;
 use crate::{
     ExportError, ExportOptions, GateFailure, Progress, Target, Verification,
     draft::Draft,
+    gate::{Budget, Demand},
     pictures::{Inputs, Selection},
-    verification::{Budget, Demand, Expected, Verifier},
+    verification::{Expected, Verifier},
 };
 
 /// The order in which pictures of a folder are divided.
@@ -82,15 +83,12 @@ pub fn quantize_foreign(
     let start = Instant::now();
     Draft::check_folder(&options.output)?;
     let unusable = |error| ExportError::Foreign { path: source.model.clone(), source: error };
-    let bytes =
-        fs::read(&source.model).map_err(|error| ExportError::Read { path: source.model.clone(), source: error })?;
     let mut builder = Model::builder().engine(reference_engine(options.target)).threads(options.threads);
     if let Some(preset) = source.preset {
         builder = builder.preset(preset);
     }
     let model = builder.open(&source.model).map_err(unusable)?;
-    let proto = ModelProto::decode(bytes.as_slice())
-        .map_err(|error| ExportError::Candle { doing: "reading the file", source: candle_core::Error::wrap(error) })?;
+    let (proto, source_bytes) = read(&source.model)?;
     let metadata: BTreeMap<String, String> =
         proto.metadata_props.iter().map(|entry| (entry.key.clone(), entry.value.clone())).collect();
     let mut graph = ForeignGraph::new(&source.model, proto)?;
@@ -133,14 +131,14 @@ pub fn quantize_foreign(
     let verification = verifier.verify(progress)?;
     card.metrics = verification.metrics();
     note_quantization(&mut card, options, &calibration, &verification);
-    let bytes_written = noted(&card)?;
+    let bytes = noted(&card)?;
     let failures: Vec<GateFailure> = demand.failures_of(&verification);
     let report = ForeignReport {
         file: options.output.clone(),
         source: source.model.clone(),
         held: failures.is_empty(),
-        bytes: bytes_written,
-        source_bytes: bytes.len() as u64,
+        bytes,
+        source_bytes,
         target: options.target,
         layers,
         calibration_pictures: calibration.len(),
@@ -152,6 +150,14 @@ pub fn quantize_foreign(
     }
     draft.finish()?;
     Ok(report)
+}
+
+/// The file, and its size.
+fn read(path: &Path) -> Result<(ModelProto, u64), ExportError> {
+    let bytes = fs::read(path).map_err(|source| ExportError::Read { path: path.to_owned(), source })?;
+    let proto = ModelProto::decode(bytes.as_slice())
+        .map_err(|error| ExportError::Candle { doing: "reading the file", source: candle_core::Error::wrap(error) })?;
+    Ok((proto, bytes.len() as u64))
 }
 
 /// The engine whose answers are to be kept.
@@ -205,11 +211,6 @@ fn note_quantization(card: &mut ModelCard, options: &ExportOptions, calibration:
         calibration: Some(ranges),
         costs: verification.costs(),
     });
-}
-
-/// A file as an error names it.
-fn display(path: &Path) -> String {
-    path.display().to_string()
 }
 
 #[cfg(test)]

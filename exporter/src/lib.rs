@@ -30,6 +30,7 @@ mod export;
 mod folded;
 mod foreign;
 mod forward;
+mod gate;
 mod graph;
 mod onnx_file;
 mod options;
@@ -50,6 +51,7 @@ pub use arithmetic::Arithmetic;
 pub use error::ExportError;
 pub use export::{export, export_with_progress};
 pub use foreign::{ForeignReport, ForeignSource, quantize_foreign};
+pub use gate::GateFailure;
 pub use graph::{BATCH, INPUT, OUTPUT};
 pub use options::{ExportOptions, Opset, OpsetError, Target, VerifyOn, Weights};
 pub use progress::Progress;
@@ -62,4 +64,3 @@ pub use scheme::{
     Calibration, Granularity, IntegerFormat, IntegerTypes, Operators, Preference, Refinement, Scheme, WeightBits,
 };
 pub use tolerance::Tolerance;
-pub use verification::GateFailure;

@@ -141,7 +141,7 @@ pub enum Operators {
     /// `QuantizeLinear` and `DequantizeLinear` around operators in f32, which engines fuse.
     #[default]
     Qdq,
-    /// `QLinearConv` and `MatMulInteger`, which have no other form.
+    /// `QLinearConv`, which takes and makes integers; dense layers, of which ONNX has no such form, as in QDQ.
     Qoperator,
 }
 

@@ -5,10 +5,11 @@ use crate::{
     Scheme, TrialReport, Verification,
     draft::Draft,
     folded::Step,
+    gate::{Budget, Demand},
     graph::build,
     pictures::Inputs,
     quantization::{mixed::Mixed, plan::Plan, qoperator, simulation::Scales},
-    verification::{Budget, Demand, Expected, Verifier},
+    verification::{Expected, Verifier},
 };
 
 /// What the files of an export have in common.

@@ -30,56 +30,55 @@ const LEAST_OPSET: i64 = 13;
 /// The graph of another project, whose every operator is known.
 pub(super) struct ForeignGraph {
     proto: ModelProto,
-    graph: GraphProto,
     path: String,
 }
 
 /// Ends of the values of activations.
 type Ranges = BTreeMap<String, (f32, f32)>;
 
+/// The grid of each activation, and the activation that its constants are called after.
+type Scales = BTreeMap<String, (String, ActivationScale)>;
+
 impl ForeignGraph {
     /// Checks the operators.
-    pub(super) fn new(path: &Path, mut proto: ModelProto) -> Result<Self, ExportError> {
-        let path = super::display(path);
+    pub(super) fn new(path: &Path, proto: ModelProto) -> Result<Self, ExportError> {
+        let path = path.display().to_string();
         let opset = proto.opset_import.iter().find(|set| set.domain.is_empty() || set.domain == "ai.onnx");
         let opset = opset.map_or(1, |set| set.version);
         if opset < LEAST_OPSET {
             return Err(ExportError::ForeignOpset { path, found: opset, least: LEAST_OPSET });
         }
-        let graph = proto.graph.take().unwrap_or_default();
         let known = |node: &&NodeProto| {
             let operator = node.op_type.as_str();
             let standard = node.domain.is_empty() || node.domain == "ai.onnx";
             standard && (QUANTIZED.contains(&operator) || FLOAT.contains(&operator))
         };
-        if let Some(node) = graph.node.iter().find(|node| !known(node)) {
+        if let Some(node) = nodes(&proto).find(|node| !known(node)) {
             return Err(ExportError::ForeignOperator { path, node: node.name.clone(), operator: node.op_type.clone() });
         }
-        proto.graph = Some(graph.clone());
-        Ok(Self { proto, graph, path })
+        Ok(Self { proto, path })
     }
 
-    /// The file as it was, to observe.
+    /// The file.
     pub(super) fn proto(&self) -> &ModelProto {
         &self.proto
     }
 
-    /// The file as it is now, without metadata.
+    /// The file without metadata.
     pub(super) fn into_proto(self) -> ModelProto {
-        ModelProto { graph: Some(self.graph), metadata_props: Vec::new(), ..self.proto }
+        ModelProto { metadata_props: Vec::new(), ..self.proto }
     }
 
     /// The activations that become integers: all that operators on integers take, but for constants.
     pub(super) fn values(&self) -> Vec<String> {
-        let constants: HashSet<&str> = self.graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
-        let made_by_constant = |value: &str| {
-            self.graph.node.iter().any(|node| node.op_type == "Constant" && node.output.iter().any(|it| it == value))
-        };
+        let initializers = self.proto.graph.iter().flat_map(|graph| &graph.initializer).map(|tensor| &tensor.name);
+        let made = nodes(&self.proto).filter(|node| node.op_type == "Constant").flat_map(|node| &node.output);
+        let constants: HashSet<&String> = initializers.chain(made).collect();
         let mut values: Vec<String> = Vec::new();
-        for node in self.graph.node.iter().filter(|node| QUANTIZED.contains(&node.op_type.as_str())) {
+        for node in nodes(&self.proto).filter(|node| QUANTIZED.contains(&node.op_type.as_str())) {
             let taken = if node.op_type == "Add" { 2 } else { 1 };
             for value in node.input.iter().take(taken) {
-                if !constants.contains(value.as_str()) && !made_by_constant(value) && !values.contains(value) {
+                if !constants.contains(value) && !values.contains(value) {
                     values.push(value.clone());
                 }
             }
@@ -91,7 +90,7 @@ impl ForeignGraph {
     /// such weights now.
     pub(super) fn quantize(&mut self, ranges: &Ranges, format: IntegerFormat) -> Result<usize, ExportError> {
         let scales = self.scales(ranges);
-        let old = std::mem::take(&mut self.graph);
+        let Some(old) = self.proto.graph.take() else { return Ok(0) };
         let mut graph = GraphBuilder::default();
         for (value, (owner, scale)) in &scales {
             if value == owner {
@@ -104,13 +103,14 @@ impl ForeignGraph {
             write_pair(&mut graph, &input.name, &scales, &mut renamed);
         }
         for mut node in old.node {
-            let scale = node.input.first().and_then(|value| scales.get(value)).map(|(_, scale)| scale.scale);
-            if let (Some(scale), "Conv" | "Gemm") = (scale, node.op_type.as_str()) {
+            if let (Some((value, scale)), Some(made)) = (taken(&node, &scales), node.output.first())
+                && ["Conv", "Gemm"].contains(&node.op_type.as_str())
+            {
                 let affine = affine(&self.path, &node, &old.initializer)?;
-                let (weight, bias) = write_affine(&mut graph, &node.output[0], affine, scale, format)?;
-                node.input = vec![node.input[0].clone(), weight, bias];
-                node.attribute.retain(|attribute| attribute.name != "transB");
+                let (weight, bias) = write_affine(&mut graph, made, affine, scale.scale, format)?;
+                node.input = vec![value.clone(), weight, bias];
                 if node.op_type == "Gemm" {
+                    node.attribute.retain(|attribute| attribute.name != "transB");
                     node.attribute.push(integer("transB", 1));
                 }
                 layers += 1;
@@ -128,52 +128,61 @@ impl ForeignGraph {
                 write_pair(&mut graph, &value, &scales, &mut renamed);
             }
         }
-        let (node, constants) = graph.into_parts();
-        let constants = constants.iter().map(Initializer::to_message).collect::<std::io::Result<Vec<_>>>();
-        let constants = constants.map_err(|error| ExportError::Candle {
+        let old = GraphProto { node: Vec::new(), ..old };
+        self.proto.graph = Some(finished(old, graph).map_err(|error| ExportError::Candle {
             doing: "writing integers",
             source: candle_core::Error::wrap(error),
-        })?;
-        let used: HashSet<&String> = node.iter().flat_map(|node| &node.input).collect();
-        // Before ONNX 1.3 initializers were listed among the inputs.
-        let is_gone = |name: &String| !used.contains(name);
-        let gone: HashSet<String> = old.initializer.iter().map(|tensor| tensor.name.clone()).filter(is_gone).collect();
-        let kept = old.initializer.into_iter().filter(|tensor| !gone.contains(&tensor.name));
-        let initializer = kept.chain(constants).collect();
-        let input = old.input.into_iter().filter(|input| !gone.contains(&input.name)).collect();
-        self.graph =
-            GraphProto { node, initializer, input, output: old.output, name: old.name, ..GraphProto::default() };
+        })?);
         Ok(layers)
     }
 
     /// A scale for each value, and the value whose constants it shares.
-    fn scales(&self, ranges: &Ranges) -> HashMap<String, (String, ActivationScale)> {
-        let mut scales: HashMap<String, (String, ActivationScale)> = HashMap::new();
+    fn scales(&self, ranges: &Ranges) -> Scales {
+        let mut scales = Scales::new();
         let own = |value: &str, (low, high): (f32, f32)| (value.to_owned(), ActivationScale::covering(low, high));
-        for input in &self.graph.input {
+        for input in self.proto.graph.iter().flat_map(|graph| &graph.input) {
             if let Some(&ends) = ranges.get(&input.name) {
                 scales.insert(input.name.clone(), own(&input.name, ends));
             }
         }
-        for node in &self.graph.node {
+        for node in nodes(&self.proto) {
             let Some((value, &ends)) = node.output.first().and_then(|value| ranges.get_key_value(value)) else {
                 continue;
             };
-            let shared =
-                SAME_GRID.contains(&node.op_type.as_str()).then(|| scales.get(&node.input[0]).cloned()).flatten();
+            let input = node.input.first().filter(|_| SAME_GRID.contains(&node.op_type.as_str()));
+            let shared = input.and_then(|input| scales.get(input)).cloned();
             scales.insert(value.clone(), shared.unwrap_or_else(|| own(value, ends)));
         }
         scales
     }
 }
 
+fn nodes(proto: &ModelProto) -> impl Iterator<Item = &NodeProto> {
+    proto.graph.iter().flat_map(|graph| &graph.node)
+}
+
+/// The first input of a node that is on a grid, and the grid.
+fn taken<'a>(node: &'a NodeProto, scales: &Scales) -> Option<(&'a String, ActivationScale)> {
+    let value = node.input.first()?;
+    scales.get(value).map(|(_, scale)| (value, *scale))
+}
+
+/// The new nodes and constants, and of the old constants those that are still used.
+fn finished(old: GraphProto, graph: GraphBuilder) -> std::io::Result<GraphProto> {
+    let (node, constants) = graph.into_parts();
+    let constants = constants.iter().map(Initializer::to_message).collect::<std::io::Result<Vec<_>>>()?;
+    let used: HashSet<&String> = node.iter().flat_map(|node| &node.input).collect();
+    // Before ONNX 1.3 initializers were listed among the inputs.
+    let is_gone = |name: &String| !used.contains(name);
+    let gone: HashSet<String> = old.initializer.iter().map(|tensor| tensor.name.clone()).filter(is_gone).collect();
+    let kept = old.initializer.into_iter().filter(|tensor| !gone.contains(&tensor.name));
+    let initializer = kept.chain(constants).collect();
+    let input = old.input.into_iter().filter(|input| !gone.contains(&input.name)).collect();
+    Ok(GraphProto { node, initializer, input, output: old.output, name: old.name, ..GraphProto::default() })
+}
+
 /// A quantizer and a dequantizer behind a value that has a scale; what takes integers takes the dequantizer's value then.
-fn write_pair(
-    graph: &mut GraphBuilder,
-    value: &str,
-    scales: &HashMap<String, (String, ActivationScale)>,
-    renamed: &mut HashMap<String, String>,
-) {
+fn write_pair(graph: &mut GraphBuilder, value: &str, scales: &Scales, renamed: &mut HashMap<String, String>) {
     let Some((owner, _)) = scales.get(value) else { return };
     let (scale, zero_point) = (format!("{owner}.scale"), format!("{owner}.zero_point"));
     let quantized = graph.named("QuantizeLinear", format!("{value}/quantize"), &[value, &scale, &zero_point]);

@@ -222,10 +222,10 @@ impl Calibrator<'_> {
             .iter()
             .map(|&clipping| (clipping, self.scales(clipping, &histograms)))
             .collect::<Vec<_>>();
-        let simulations = candidates
-            .iter()
-            .map(|(_, scales)| Simulation::new(steps, plan, scales, self.options.integers))
-            .collect::<Result<Vec<_>, _>>()?;
+        let none = Scales::new();
+        let rounded = Simulation::new(steps, plan, &none, self.options.integers)?;
+        let simulations: Vec<_> = candidates.iter().map(|(_, scales)| rounded.with_scales(scales)).collect();
+        drop(rounded);
         let errors = self.comparison().logit_errors("choosing ranges", network, &simulations, progress)?;
         drop(simulations);
         let best = (0..errors.len()).min_by(|&left, &right| errors[left].total_cmp(&errors[right])).unwrap_or(0);

@@ -66,9 +66,9 @@ impl Precision for Dynamic {
 }
 
 /// A row-major `rows × columns` matrix as its transpose, in blocks that stay in the cache.
-pub(crate) fn transpose<T: Copy + Default>(values: &[T], rows: usize, columns: usize) -> Vec<T> {
+fn transpose(values: &[i8], rows: usize, columns: usize) -> Vec<i8> {
     const BLOCK: usize = 64;
-    let mut transposed = vec![T::default(); values.len()];
+    let mut transposed = vec![0; values.len()];
     for row_start in (0..rows).step_by(BLOCK) {
         for column_start in (0..columns).step_by(BLOCK) {
             for row in row_start..rows.min(row_start + BLOCK) {

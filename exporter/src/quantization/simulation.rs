@@ -62,6 +62,11 @@ impl<'a> Simulation<'a> {
         Ok(Self { steps, plan, scales, dynamic })
     }
 
+    /// The same with other scales; both share their weights.
+    pub(crate) fn with_scales(&self, scales: &'a Scales) -> Self {
+        Self { steps: self.steps.clone(), plan: self.plan, scales, dynamic: self.dynamic.clone() }
+    }
+
     /// The steps, with weights as the file's integers and halves stand for.
     pub(crate) fn steps(&self) -> &[Step] {
         &self.steps

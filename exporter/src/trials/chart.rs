@@ -62,10 +62,12 @@ pub(super) fn trials(trials: &[TrialReport]) -> String {
         draw_axis(&mut canvas, title, &axis, from, (top, bottom));
         for (row, trial) in trials.iter().enumerate() {
             for engine in &trial.engines {
-                let colour = engines.iter().position(|name| *name == engine.engine).unwrap_or(0) % COLOURS.len();
+                // A reference evaluator has no latency, and no colour.
+                let Some(colour) = engines.iter().position(|name| *name == engine.engine) else { continue };
                 let Some(value) = quantity(trial, engine) else { continue };
                 let (x, y) = (axis.pixel(value), top + ROW * (row as f64 + 0.5));
-                let (colour, fill) = (COLOURS[colour], if engine.held { COLOURS[colour] } else { "#ffffff" });
+                let colour = COLOURS[colour % COLOURS.len()];
+                let fill = if engine.held { colour } else { "#ffffff" };
                 canvas.push(format_args!(
                     r#"<circle cx="{x:.1}" cy="{y:.1}" r="4.5" fill="{fill}" fill-opacity="0.8" stroke="{colour}" stroke-width="1.6"/>"#
                 ));
