@@ -4,7 +4,7 @@
 //!
 //! tract's own `QLinearConv` takes many times as long, and the operators that ONNX Runtime adds to ONNX's it lacks.
 
-use std::mem;
+use std::{collections::HashMap, mem};
 
 use tract_onnx::pb::{ModelProto, NodeProto};
 
@@ -13,18 +13,27 @@ use super::integer_weights::{integer, integer_attribute, plain_node, to_single};
 /// Rewrites every such node.
 pub(super) fn expand(proto: &mut ModelProto) {
     let Some(graph) = &mut proto.graph else { return };
+    let mut grids = Grids::new();
     for node in mem::take(&mut graph.node) {
-        match expanded(&node) {
-            Some(nodes) => graph.node.extend(nodes),
-            None => graph.node.push(node),
+        let nodes = expanded(&node, &grids).unwrap_or_else(|| vec![node]);
+        for node in &nodes {
+            if let ("QuantizeLinear", [_, scale, zero_point], [output]) =
+                (node.op_type.as_str(), node.input.as_slice(), node.output.as_slice())
+            {
+                grids.insert(output.clone(), [scale.clone(), zero_point.clone()]);
+            }
         }
+        graph.node.extend(nodes);
     }
 }
+
+/// Scale and zero point of values that are integers.
+type Grids = HashMap<String, [String; 2]>;
 
 /// A value with its scale and zero point, as three inputs say it.
 type Quantized<'a> = [&'a str; 3];
 
-fn expanded(node: &NodeProto) -> Option<Vec<NodeProto>> {
+fn expanded(node: &NodeProto, grids: &Grids) -> Option<Vec<NodeProto>> {
     let [output] = node.output.as_slice() else { return None };
     let inputs: Vec<&str> = node.input.iter().map(String::as_str).collect();
     let mut expansion = Expansion { node, output, nodes: Vec::new() };
@@ -65,6 +74,12 @@ fn expanded(node: &NodeProto) -> Option<Vec<NodeProto>> {
             let operator = node.op_type.trim_start_matches("QLinear");
             let value = expansion.dequantize([x, xs, xz], "x", None);
             expansion.compute(operator, vec![value], &["channels_last"], Some([ys, yz]));
+        }
+        // The largest of some integers stands for the largest of their numbers.
+        ("MaxPool", &[x]) => {
+            let [scale, zero_point] = grids.get(x)?;
+            let value = expansion.dequantize([x, scale, zero_point], "x", None);
+            expansion.compute("MaxPool", vec![value], &[], Some([scale, zero_point]));
         }
         _ => return None,
     }
