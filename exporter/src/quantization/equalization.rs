@@ -1,4 +1,5 @@
 use candle_core::{Device, Tensor};
+use rayon::prelude::*;
 
 use crate::{
     ExportError,
@@ -71,11 +72,14 @@ fn factors(
 }
 
 /// The weights, each times a factor that depends on its column and its row.
-fn changed(step: &Step, affine: &Affine, factor: impl Fn(usize, usize) -> f32) -> Result<Tensor, ExportError> {
+fn changed(step: &Step, affine: &Affine, factor: impl Fn(usize, usize) -> f32 + Sync) -> Result<Tensor, ExportError> {
     let columns = columns(affine).max(1);
     let values = with_f32(&affine.weight, |values| {
-        let changed = values.iter().enumerate().map(|(index, value)| value * factor(index % columns, index / columns));
-        Ok(changed.collect::<Vec<_>>())
+        let mut changed = values.to_vec();
+        changed.par_chunks_mut(columns).enumerate().for_each(|(row, values)| {
+            values.iter_mut().enumerate().for_each(|(column, value)| *value *= factor(column, row));
+        });
+        Ok(changed)
     });
     let values = values.map_err(|error| failed(step, candle_core::Error::wrap(error)))?;
     Tensor::from_vec(values, affine.weight.shape().clone(), &Device::Cpu).map_err(|source| failed(step, source))

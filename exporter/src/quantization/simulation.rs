@@ -2,6 +2,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use candle_core::{Device, Tensor};
 use half::f16;
+use kernels::fake_quantize;
+use rayon::prelude::*;
 
 use crate::{
     ExportError, IntegerFormat, Progress,
@@ -111,7 +113,7 @@ fn rounded(
     let values = match precision {
         LayerPrecision::Fp32 => return Ok(weight.clone()),
         LayerPrecision::Fp16 => {
-            with_f32(weight, |values| Ok(values.iter().map(|&value| f16::from_f32(value).to_f32()).collect()))
+            with_f32(weight, |values| Ok(values.par_iter().map(|&value| f16::from_f32(value).to_f32()).collect()))
                 .map_err(|error| failed(candle_core::Error::wrap(error)))?
         }
         LayerPrecision::Int8Weights | LayerPrecision::DynamicInt8 | LayerPrecision::Int8 => {
@@ -121,22 +123,26 @@ fn rounded(
     Tensor::from_vec(values, weight.shape().clone(), &Device::Cpu).map_err(failed)
 }
 
+/// What is left of a value after quantizing and dequantizing.
 fn round_trip(value: &Tensor, scale: ActivationScale) -> candle_core::Result<Tensor> {
-    let rounded =
-        with_f32(value, |values| Ok(values.iter().map(|&value| scale.round_trip(value)).collect::<Vec<_>>()))?;
+    let rounded = with_f32(value, |values| {
+        let mut rounded = vec![0.0; values.len()];
+        fake_quantize::forward(scale.grid(), values, &mut rounded);
+        Ok(rounded)
+    })?;
     Tensor::from_vec(rounded, value.shape().clone(), value.device())
 }
 
 /// As `DynamicQuantizeLinear` leaves a batch of one picture, which is how files are verified.
 fn picture_round_trip(value: &Tensor) -> candle_core::Result<Tensor> {
-    let per_picture = value.elem_count() / value.dim(0)?.max(1);
+    let per_picture = (value.elem_count() / value.dim(0)?.max(1)).max(1);
     let rounded = with_f32(value, |values| {
-        let pictures = values.chunks(per_picture.max(1)).flat_map(|picture| {
+        let mut rounded = vec![0.0; values.len()];
+        for (picture, rounded) in values.chunks(per_picture).zip(rounded.chunks_mut(per_picture)) {
             let range = picture.iter().fold((0f32, 0f32), |(low, high), &value| (low.min(value), high.max(value)));
-            let scale = ActivationScale::covering(range.0, range.1);
-            picture.iter().map(move |&value| scale.round_trip(value))
-        });
-        Ok(pictures.collect::<Vec<_>>())
+            fake_quantize::forward(ActivationScale::covering(range.0, range.1).grid(), picture, rounded);
+        }
+        Ok(rounded)
     })?;
     Tensor::from_vec(rounded, value.shape().clone(), value.device())
 }

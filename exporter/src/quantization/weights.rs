@@ -1,4 +1,5 @@
 use candle_core::Tensor;
+use rayon::prelude::*;
 
 use crate::{ExportError, Granularity, IntegerFormat, onnx_file::with_f32};
 
@@ -17,9 +18,13 @@ pub(crate) struct QuantizedRows {
 impl QuantizedRows {
     /// The numbers that the integers stand for.
     pub(crate) fn dequantized(&self) -> Vec<f32> {
-        let rows = self.values.chunks(self.row_len);
-        let scale = |row: usize| self.scales[row.min(self.scales.len() - 1)];
-        rows.enumerate().flat_map(|(row, values)| values.iter().map(move |&v| f32::from(v) * scale(row))).collect()
+        let mut numbers = vec![0.0; self.values.len()];
+        let rows = numbers.par_chunks_mut(self.row_len).zip(self.values.par_chunks(self.row_len));
+        rows.enumerate().for_each(|(row, (numbers, values))| {
+            let scale = self.scales[row.min(self.scales.len() - 1)];
+            numbers.iter_mut().zip(values).for_each(|(number, &value)| *number = f32::from(value) * scale);
+        });
+        numbers
     }
 }
 
@@ -33,12 +38,12 @@ pub(crate) fn quantize_rows_with(
     name: &str,
     weight: &Tensor,
     format: IntegerFormat,
-    least_scale: impl Fn(usize) -> f32,
+    least_scale: impl Fn(usize) -> f32 + Sync,
 ) -> Result<QuantizedRows, ExportError> {
     let row_len = (weight.elem_count() / weight.dims().first().copied().unwrap_or(1).max(1)).max(1);
     let end = f32::from(format.weight_bits.largest());
     let quantized = with_f32(weight, |values| {
-        let needed = values.chunks(row_len).enumerate().map(|(index, row)| {
+        let needed = values.par_chunks(row_len).enumerate().map(|(index, row)| {
             let largest = row.iter().fold(0f32, |largest, value| largest.max(value.abs()));
             (largest / end).max(least_scale(index))
         });
@@ -46,13 +51,14 @@ pub(crate) fn quantize_rows_with(
         let positive = |scale: f32| if scale.is_normal() { scale } else { 1.0 };
         let scales: Vec<f32> = match format.granularity {
             Granularity::Channel => needed.map(positive).collect(),
-            Granularity::Tensor => vec![positive(needed.fold(0.0, f32::max))],
+            Granularity::Tensor => vec![positive(needed.reduce(|| 0.0, f32::max))],
         };
-        let mut integers = Vec::with_capacity(values.len());
-        for (index, row) in values.chunks(row_len).enumerate() {
+        let mut integers = vec![0; values.len()];
+        let rows = integers.par_chunks_mut(row_len).zip(values.par_chunks(row_len));
+        rows.enumerate().for_each(|(index, (integers, row))| {
             let scale = scales[index.min(scales.len() - 1)];
-            integers.extend(row.iter().map(|value| quantize(*value, scale, end)));
-        }
+            integers.iter_mut().zip(row).for_each(|(integer, value)| *integer = quantize(*value, scale, end));
+        });
         Ok(QuantizedRows { values: integers, scales, row_len })
     });
     quantized.map_err(|error| ExportError::Tensor { name: name.to_owned(), source: candle_core::Error::wrap(error) })
