@@ -86,7 +86,7 @@ pub enum ExportError {
         /// The ONNX file.
         path: PathBuf,
         /// What the runtime says.
-        source: RuntimeError,
+        source: Box<RuntimeError>,
     },
     /// A file of another project has operators of an older version than can say what is quantized.
     #[error(

@@ -82,7 +82,7 @@ pub fn quantize_foreign(
 ) -> Result<ForeignReport, ExportError> {
     let start = Instant::now();
     Draft::check_folder(&options.output)?;
-    let unusable = |error| ExportError::Foreign { path: source.model.clone(), source: error };
+    let unusable = |error| ExportError::Foreign { path: source.model.clone(), source: Box::new(error) };
     let mut builder = Model::builder().engine(reference_engine(options.target)).threads(options.threads);
     if let Some(preset) = source.preset {
         builder = builder.preset(preset);
@@ -171,7 +171,7 @@ fn reference_engine(target: Target) -> EngineChoice {
 
 /// Every other picture of a class calibrates, in a random order; the others verify.
 fn divide(source: &ForeignSource, model: &Model) -> Result<Split, ExportError> {
-    let unusable = |error| ExportError::Foreign { path: source.model.clone(), source: error };
+    let unusable = |error| ExportError::Foreign { path: source.model.clone(), source: Box::new(error) };
     let mut pictures = runtime::labelled_pictures(model.labels(), &source.pictures).map_err(unusable)?;
     let mut random = ChaCha8Rng::seed_from_u64(SEED);
     // Fisher and Yates, from the end.

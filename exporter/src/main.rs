@@ -52,9 +52,9 @@ fn main() -> ExitCode {
 #[serde(untagged)]
 enum Report {
     /// From a run.
-    Run(ExportReport),
+    Run(Box<ExportReport>),
     /// From a file of another project.
-    Foreign(ForeignReport),
+    Foreign(Box<ForeignReport>),
 }
 
 impl Display for Report {
@@ -87,10 +87,11 @@ fn run(args: Args) -> anyhow::Result<Report> {
     })
     .context("cannot listen for Ctrl-C")?;
     let report = match args.foreign() {
-        Some(source) => exporter::quantize_foreign(&source, &args.options(), &mut bars).map(Report::Foreign),
+        Some(source) => exporter::quantize_foreign(&source, &args.options(), &mut bars)
+            .map(|report| Report::Foreign(Box::new(report))),
         None => {
             let run = RunFolder::open(&args.source)?;
-            exporter::export_with_progress(&run, &args.options(), &mut bars).map(Report::Run)
+            exporter::export_with_progress(&run, &args.options(), &mut bars).map(|report| Report::Run(Box::new(report)))
         }
     };
     bars.finish();

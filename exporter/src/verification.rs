@@ -55,7 +55,8 @@ impl Expected {
         let mut logits = Vec::with_capacity(inputs.len() * model.classes());
         for range in inputs.batches(1) {
             let answer = model.logits(&inputs.load(range)?, 1);
-            logits.extend(answer.map_err(|source| ExportError::Foreign { path: model.name().into(), source })?);
+            let failed = |error| ExportError::Foreign { path: model.name().into(), source: Box::new(error) };
+            logits.extend(answer.map_err(failed)?);
             advance(progress, 1)?;
         }
         Ok(Self { engine, classes: model.classes(), logits, labels: inputs.labels() })

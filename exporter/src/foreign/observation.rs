@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, slice};
 
 use candle_onnx::onnx::{
     GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto, tensor_proto::DataType,
@@ -48,7 +48,7 @@ fn probe(proto: &ModelProto, values: &[String]) -> ModelProto {
     for (number, value) in values.iter().enumerate() {
         for operator in ["ReduceMin", "ReduceMax"] {
             let (end, row) = (format!("probe/{operator}/{number}"), format!("probe/{operator}/{number}/row"));
-            graph.node.push(node(operator, &[value.clone()], &end));
+            graph.node.push(node(operator, slice::from_ref(value), &end));
             graph.node.push(NodeProto { attribute: vec![integer("axis", 1)], ..node("Flatten", &[end], &row) });
             ends.push(row);
         }
