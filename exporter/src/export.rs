@@ -341,6 +341,22 @@ mod tests {
     }
 
     #[test]
+    fn auto_leaves_out_what_f16_cannot_hold() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let run = testing::run(folder.path(), &network_that_int8_ruins());
+        let options = ExportOptions {
+            quantize: Some(Scheme::Auto),
+            verify_on: VerifyOn::Noise,
+            verify_pictures: 8,
+            max_drop: 1.0,
+            target: Target::Tract,
+            ..options(folder.path())
+        };
+        let report = export(&run, &options).expect("an export");
+        assert!(report.held && report.trials.iter().all(|trial| trial.scheme != Some(Scheme::Fp16)), "{report}");
+    }
+
+    #[test]
     fn calibration_never_sees_what_files_are_verified_with() {
         for has_validation in [true, false] {
             let folder = tempfile::tempdir().expect("a folder");

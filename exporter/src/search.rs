@@ -78,7 +78,14 @@ impl<'a> Search<'a> {
             tried.push(plan);
             let better = |trial: &Trial| best.as_ref().is_none_or(|best| is_better(prefer, trial, best));
             let sensitivities = std::mem::take(&mut self.sensitivities);
-            let trial = self.fit(scheme, &better, progress)?;
+            let trial = match self.fit(scheme, &better, progress) {
+                // A network that f16 cannot hold has no such file.
+                Err(ExportError::OutsideHalf { .. }) => {
+                    self.sensitivities = sensitivities;
+                    continue;
+                }
+                fitted => fitted?,
+            };
             if trial.held() && better(&trial) {
                 best = Some(trial);
                 continue;
