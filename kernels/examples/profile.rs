@@ -11,7 +11,7 @@
 use std::time::Instant;
 
 use kernels::adam::{self, AdamStep};
-use kernels::conv3x3::{self, Algorithm, Epilogue, Pass, Shape, TransformedWeights};
+use kernels::conv3x3::{self, Algorithm, Epilogue, Layout, Pass, Shape, TransformedWeights};
 use kernels::{Activation, InstructionSet, dense, peak, pool2x2, relu, resize};
 
 /// Channels in and out, and how often the layer's input has been halved.
@@ -191,7 +191,7 @@ fn time(shape: Shape, pass: Pass, algorithm: Algorithm, Options { packed, repeat
     shortest(*repeats, &mut || match pass {
         Pass::Forward => {
             let epilogue = Epilogue { bias: Some(&bias), activation: Activation::Relu, ..Epilogue::default() };
-            conv3x3::forward_transformed(shape, &input, &transformed, epilogue, &mut output);
+            conv3x3::forward_transformed(shape, (&input, Layout::Planes), &transformed, epilogue, &mut output);
         }
         Pass::BackwardData => {
             conv3x3::backward_data_with(algorithm, shape, &output, &weight, &mut result);

@@ -6,7 +6,7 @@
 
 use std::{mem, sync::Mutex};
 
-use kernels::conv3x3::Shape;
+use kernels::conv3x3::{Layout, Shape};
 use tract_onnx::tract_core::{
     internal::*,
     model::Rewriter,
@@ -81,7 +81,7 @@ impl Layer {
     fn output_len(&self) -> usize {
         match self {
             Self::AveragePool(layer) => layer.channels,
-            Self::Convolution(layer) => layer.output_len(),
+            Self::Convolution(layer) => layer.output_len(Layout::Planes),
             Self::Dense(layer) => layer.outputs,
             Self::FakeQuantize(layer) => layer.length,
             Self::MaxPool(layer) => layer.shape.output_len(),
@@ -97,13 +97,25 @@ impl Layer {
         }
     }
 
-    fn run(&self, batch: usize, input: &[f32], output: &mut [f32]) -> TractResult<()> {
+    /// Floats that it gives for a picture, and how they lie, where `next` takes them.
+    fn handed_to(&self, next: &Self) -> (usize, Layout) {
+        match (self, next) {
+            (Self::Convolution(layer), Self::Convolution(next)) => {
+                let layout = layer.layout_to(next);
+                (layer.output_len(layout), layout)
+            }
+            _ => (self.output_len(), Layout::Planes),
+        }
+    }
+
+    /// Computes a batch. What is not in planes is between two convolutions.
+    fn run(&self, batch: usize, input: (&[f32], Layout), output: (&mut [f32], Layout)) -> TractResult<()> {
         match self {
-            Self::AveragePool(layer) => layer.run(input, output),
+            Self::AveragePool(layer) => layer.run(input.0, output.0),
             Self::Convolution(layer) => layer.run(batch, input, output),
-            Self::Dense(layer) => layer.run(batch, input, output)?,
-            Self::FakeQuantize(layer) => layer.run(input, output),
-            Self::MaxPool(layer) => layer.run(batch, input, output),
+            Self::Dense(layer) => layer.run(batch, input.0, output.0)?,
+            Self::FakeQuantize(layer) => layer.run(input.0, output.0),
+            Self::MaxPool(layer) => layer.run(batch, input.0, output.0),
         }
         Ok(())
     }
@@ -191,25 +203,28 @@ impl Chain {
         output: &mut [f32],
         mut done: impl FnMut(usize),
     ) -> TractResult<()> {
-        let Some((last, before)) = self.layers.split_last() else { bail!("a chain without layers") };
+        let Some(last) = self.layers.last() else { bail!("a chain without layers") };
+        let between = || self.layers.iter().zip(&self.layers[1..]);
         let mut lengths = [0; 2];
-        for (index, layer) in before.iter().enumerate() {
+        for (index, (layer, next)) in between().enumerate() {
             let length = &mut lengths[index % 2];
-            *length = (*length).max(batch * layer.output_len());
+            *length = (*length).max(batch * layer.handed_to(next).0);
         }
         let mut arena = self.idle().pop().unwrap_or_default();
         arena.fit(lengths);
         let [mut to, mut from] = arena.0.each_mut();
-        let mut length = input.len();
-        for (index, layer) in before.iter().enumerate() {
-            let input = if index == 0 { input } else { &from[..length] };
-            length = batch * layer.output_len();
-            layer.run(batch, input, &mut to[..length])?;
+        let mut taken = (input.len(), Layout::Planes);
+        for (index, (layer, next)) in between().enumerate() {
+            let input = if index == 0 { input } else { &from[..taken.0] };
+            let (length, layout) = layer.handed_to(next);
+            layer.run(batch, (input, taken.1), (&mut to[..batch * length], layout))?;
+            taken = (batch * length, layout);
             mem::swap(&mut to, &mut from);
             done(index);
         }
-        last.run(batch, if before.is_empty() { input } else { &from[..length] }, output)?;
-        done(before.len());
+        let input = if self.layers.len() == 1 { input } else { &from[..taken.0] };
+        last.run(batch, (input, taken.1), (output, Layout::Planes))?;
+        done(self.layers.len() - 1);
         self.idle().push(arena);
         Ok(())
     }

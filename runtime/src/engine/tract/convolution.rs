@@ -4,7 +4,7 @@ use std::fmt;
 
 use kernels::{
     Activation,
-    conv3x3::{self, Epilogue, Shape, TransformedWeights},
+    conv3x3::{self, Epilogue, Layout, Shape, TransformedWeights},
     fake_quantize::Grid,
 };
 use tract_onnx::tract_core::{
@@ -48,17 +48,26 @@ impl fmt::Debug for Convolution {
 }
 
 impl Convolution {
-    pub fn run(&self, batch: usize, input: &[f32], output: &mut [f32]) {
+    /// Computes a batch, from and to the layouts that are asked for.
+    pub fn run(&self, batch: usize, input: (&[f32], Layout), output: (&mut [f32], Layout)) {
         let shape = Shape { batch, ..self.shape };
         let Self { activation, grid, pooled: pool, .. } = *self;
-        let epilogue = Epilogue { bias: Some(&self.bias), activation, grid, pool };
+        let (output, layout) = output;
+        let epilogue = Epilogue { bias: Some(&self.bias), activation, grid, pool, layout };
         conv3x3::forward_transformed(shape, input, &self.weights, epilogue, output);
     }
 
     /// Floats that it gives for a picture.
-    pub fn output_len(&self) -> usize {
+    pub fn output_len(&self, layout: Layout) -> usize {
         let Shape { out_channels, height, width, .. } = self.shape;
-        if self.pooled { out_channels * (height / 2) * (width / 2) } else { out_channels * height * width }
+        let scale = if self.pooled { 2 } else { 1 };
+        layout.len(1, out_channels, (height / scale) * (width / scale))
+    }
+
+    /// The layout in which it hands its output on to another convolution.
+    pub fn layout_to(&self, next: &Self) -> Layout {
+        let panels = self.weights.gives_panels(self.pooled) && next.weights.takes_panels();
+        if panels { Layout::Panels } else { Layout::Planes }
     }
 
     /// ReLU after it. All that may stand between keeps the order of numbers and has 0 among its own, so that ReLU
