@@ -37,6 +37,7 @@ mod algorithm;
 mod block;
 mod direct;
 mod im2col;
+pub mod integer;
 mod winograd;
 
 pub use algorithm::{Algorithm, Pass, algorithm};
