@@ -74,11 +74,18 @@ impl IntegerWeights {
         let (quads, panels) = (in_channels.div_ceil(QUAD), out_channels.div_ceil(PANEL));
         let mut buffer = scratch::Buffer::zeroed(panels * quads * TAPS * PANEL * QUAD / size_of::<f32>());
         let values: &mut [i8] = bytemuck::cast_slice_mut(buffer.as_mut_slice());
-        for (index, &value) in weight.iter().enumerate() {
-            let (channel, input, tap) = (index / TAPS / in_channels, index / TAPS % in_channels, index % TAPS);
-            let line = (channel / PANEL * TAPS + tap) * quads + input / QUAD;
-            values[(line * PANEL + channel % PANEL) * QUAD + input % QUAD] = value;
-        }
+        let tap_len = quads * PANEL * QUAD;
+        let panels_of = weight.par_chunks((PANEL * in_channels * TAPS).max(1));
+        values.par_chunks_exact_mut((TAPS * tap_len).max(1)).zip(panels_of).for_each(|(panel, weight)| {
+            for (lane, kernels) in weight.chunks_exact(in_channels * TAPS).enumerate() {
+                for (input, taps) in kernels.chunks_exact(TAPS).enumerate() {
+                    let at = (input / QUAD * PANEL + lane) * QUAD + input % QUAD;
+                    for (tap, &value) in taps.iter().enumerate() {
+                        panel[tap * tap_len + at] = value;
+                    }
+                }
+            }
+        });
         let sum = |kernel: &[i8]| kernel.iter().map(|&value| i32::from(value)).sum();
         let mut sums: Vec<i32> = weight.chunks_exact((in_channels * TAPS).max(1)).map(sum).collect();
         sums.resize(panels * PANEL, 0);
