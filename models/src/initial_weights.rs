@@ -2,7 +2,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BATCH_NORM_EPSILON, Preset, Sha256};
+use crate::{Preset, Sha256};
 
 /// Weights that training began with: ImageNet's, as another library trained them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,10 +43,10 @@ impl WeightsLayout {
     }
 
     /// What the library's batch normalisation adds to the variance.
-    pub fn batch_norm_epsilon(self) -> f32 {
+    pub fn batch_norm_epsilon(self) -> f64 {
         match self {
             WeightsLayout::Torchvision | WeightsLayout::Timm => 1e-5,
-            WeightsLayout::Keras => BATCH_NORM_EPSILON,
+            WeightsLayout::Keras => 1e-3,
         }
     }
 }

@@ -30,7 +30,7 @@ fn architecture(variant: &str) -> Architecture {
     let published = Architecture::vgg(family, 4);
     let blocks = published.blocks.iter().zip([2, 3, 4, 5, 5]).map(|(block, width)| vec![width; block.len()]).collect();
     // torchvision's epsilon; none of Keras's networks has batch normalisation.
-    let batch_norm_epsilon = WeightsLayout::Torchvision.batch_norm_epsilon();
+    let batch_norm_epsilon = WeightsLayout::Torchvision.batch_norm_epsilon() as f32;
     Architecture { blocks, batch_norm, batch_norm_epsilon, head: Head::Dense(vec![8, 6]), ..published }
 }
 
