@@ -385,4 +385,31 @@ mod tests {
         let message = update.finish().expect_err("one is missing").to_string();
         assert!(message.contains("1 of 2 variables"), "{message}");
     }
+
+    #[test]
+    fn a_factor_on_the_rate_of_a_variable_is_another_rate_for_it_alone() {
+        let settings = AdamSettings { weight_decay: 0.1, ..AdamSettings::default() };
+        let start = || -> Vec<(String, Var)> {
+            let wide = |(name, variable): (String, Var)| {
+                let matrix = variable.as_tensor().unsqueeze(0).expect("a matrix, which decays");
+                (name, Var::from_tensor(&matrix).expect("a variable"))
+            };
+            variables().into_iter().map(wide).collect()
+        };
+        let steps = |rate: f64, factor: f64| {
+            let variables = start();
+            let mut adam = Adam::new(variables.clone(), settings).expect("room for two means");
+            adam.set_rate_factors(|name| if name == "a" { factor } else { 1.0 });
+            for step in 1..=5 {
+                let mut update = adam.begin(rate);
+                for (_, variable) in &variables {
+                    update.apply(variable, &gradient(variable, step)).expect("its own variable");
+                }
+                update.finish().expect("all variables");
+            }
+            variables.iter().map(|(_, variable)| variable.to_vec2::<f32>().expect("values")).collect::<Vec<_>>()
+        };
+        let (mixed, whole, quarter) = (steps(0.01, 0.25), steps(0.01, 1.0), steps(0.0025, 1.0));
+        assert_eq!((&mixed[0], &mixed[1]), (&quarter[0], &whole[1]));
+    }
 }

@@ -21,8 +21,8 @@ const FILE: &str = "model.safetensors";
 pub enum HubError {
     /// The hub does not answer, or not as it should.
     #[error(
-        "cannot download {FILE} of https://huggingface.co/{repository}; connect to the network (HTTPS_PROXY and HF_ENDPOINT \
-         are respected), or download the weights elsewhere and name the file: --weights FILE"
+        "cannot download {FILE} of {repository} from the Hugging Face hub; connect to the network, or download the file \
+         elsewhere and name it: --weights FILE"
     )]
     Unavailable {
         /// The repository.

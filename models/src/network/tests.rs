@@ -1,4 +1,5 @@
 mod files;
+mod freezing;
 mod pytorch;
 
 use candle_nn::Module;
