@@ -174,10 +174,6 @@ pub(crate) struct NetworkFlags {
     )]
     pub(crate) batch_norm: Option<bool>,
 
-    /// What batch normalisation adds to the variance [default: what the library of --weights adds; else 0.001].
-    #[arg(long, value_name = "EPSILON", env = "DEMITASSE_BATCH_NORM_EPSILON")]
-    pub(crate) batch_norm_epsilon: Option<f64>,
-
     /// Probability of dropping a feature in front of each dense layer but the first [default: 0].
     #[arg(long, value_name = "PROBABILITY", env = "DEMITASSE_DROPOUT")]
     pub(crate) dropout: Option<f64>,
@@ -206,6 +202,10 @@ pub(crate) struct WeightsFlags {
     /// [default: --learning-rate].
     #[arg(long, value_name = "RATE", env = "DEMITASSE_BACKBONE_LR")]
     pub(crate) backbone_lr: Option<f64>,
+
+    /// What batch normalisation adds to the variance [default: what the library of --weights adds; else 0.001].
+    #[arg(long, value_name = "EPSILON", env = "DEMITASSE_BATCH_NORM_EPSILON")]
+    pub(crate) batch_norm_epsilon: Option<f64>,
 }
 
 /// The pictures.
@@ -566,7 +566,7 @@ pub(crate) struct PreviewArgs {
 #[derive(Debug, Args)]
 pub(crate) struct NetworkArgs {
     /// Run folder whose network is meant [default: the network that the flags describe].
-    #[arg(conflicts_with_all = ["architecture", "width", "head", "batch_norm", "batch_norm_epsilon", "dropout", "image_size", "classes"])]
+    #[arg(conflicts_with_all = ["architecture", "width", "head", "batch_norm", "dropout", "image_size", "classes"])]
     pub(crate) run: Option<PathBuf>,
 
     #[command(flatten)]

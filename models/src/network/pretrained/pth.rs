@@ -1,5 +1,5 @@
-//! PyTorch's files: the ZIP archives of `torch.save`, and its format before PyTorch 1.6, in which torchvision's VGG weights of
-//! 2017 are still distributed.
+//! PyTorch's files: the ZIP archives of `torch.save`, and its format before PyTorch 1.6, which torchvision's VGG weights of
+//! 2017 are in.
 
 use std::{
     collections::{BTreeMap, HashMap},
