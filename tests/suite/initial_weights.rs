@@ -157,6 +157,8 @@ fn the_onnx_file_of_fine_tuned_weights_computes_what_they_compute_and_knows_wher
     let options = exporter::ExportOptions { threads: 1, ..exporter::ExportOptions::new(&output) };
     let report = exporter::export(&RunFolder::open(&folder.path().join("run"))?, &options)?;
     assert!(report.held, "{report}");
+    let inspected = run(program("runtime")?.arg("inspect").arg(&output))?.with_code(0)?;
+    assert!(inspected.stdout.contains("weights.safetensors (torchvision)"), "{inspected}");
     let model = runtime::Model::builder().open(&output)?;
     let ModelCard { architecture, provenance, .. } = model.card().clone();
     assert_eq!(architecture.context("an architecture")?.batch_norm_epsilon, 1e-5);

@@ -11,6 +11,7 @@ mod setup;
 mod state;
 #[cfg(test)]
 mod tests;
+mod trained;
 
 use std::path::PathBuf;
 

@@ -41,6 +41,12 @@ pub enum HubError {
         /// What the system says.
         source: io::Error,
     },
+    /// The cache, on a system that has no links, does not keep what the hub reported.
+    #[error("nothing says what the SHA-256 of {} should be; compare it with the hub's, and name the file: --weights FILE", path.display())]
+    NoDigest {
+        /// The file.
+        path: PathBuf,
+    },
     /// A download is not what the hub says it is.
     #[error(
         "the SHA-256 of {} is {found}, the hub says {expected}: the download is damaged; remove the file, and start again",
@@ -50,7 +56,7 @@ pub enum HubError {
         /// The file.
         path: PathBuf,
         /// What the hub reported.
-        expected: String,
+        expected: Sha256,
         /// What it is.
         found: Sha256,
     },
@@ -98,8 +104,9 @@ fn check(path: &Path) -> Result<(), HubError> {
     let read = |source| HubError::Read { path: path.to_owned(), source };
     let file = fs::canonicalize(path).map_err(read)?;
     let found = Sha256::of_file(&file).map_err(read)?;
-    let expected = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    if found.to_string() == expected { Ok(()) } else { Err(HubError::Digest { path: file, expected, found }) }
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let expected = name.parse().map_err(|_| HubError::NoDigest { path: file.clone() })?;
+    if found == expected { Ok(()) } else { Err(HubError::Digest { path: file, expected, found }) }
 }
 
 /// Hands the client's progress on.

@@ -20,7 +20,7 @@ use candle_core::Device;
 pub use error::PretrainedError;
 
 use super::{Network, layer, weights_file::WeightsFile};
-use crate::{Architecture, Head, InitialWeights, Layer, LayerKind, Sha256, WeightsLayout};
+use crate::{Architecture, Head, InitialWeights, Layer, LayerKind, Sha256, Shape, WeightsLayout};
 use keras::KerasFile;
 use layout::{Inventory, Order};
 use pth::PthFile;
@@ -109,12 +109,12 @@ impl PretrainedFile {
                 _ => continue,
             };
             loaded.push(layer.name);
-            wanted.extend(places);
+            wanted.extend(places.into_iter().map(|place| (place.name.clone(), place)));
         }
         let sha256 =
             Sha256::of_file(&self.path).map_err(|source| PretrainedError::Read { path: self.path.clone(), source })?;
         let network = Network::with_values(architecture, seed, device, |name, shape| match wanted.get(name) {
-            Some((in_file, order)) => {
+            Some(Place { in_file, order, .. }) => {
                 let values = self.content.values(&self.path, in_file, shape.iter().product())?;
                 Ok::<_, PretrainedError>(Some(order.ours(values)))
             }
@@ -136,12 +136,8 @@ impl PretrainedFile {
         })
     }
 
-    /// The file's names of a layer's tensors, by ours, and how they are ordered.
-    fn places(
-        &self,
-        layer: &Layer,
-        map: Option<crate::Shape>,
-    ) -> Result<Vec<(String, (String, Order))>, PretrainedError> {
+    /// Where the file has the tensors of a layer.
+    fn places(&self, layer: &Layer, map: Option<Shape>) -> Result<Vec<Place>, PretrainedError> {
         let place = |(part, _): (&str, Vec<usize>)| {
             let name = format!("{}.{part}", layer.name);
             let (expected, order) = layout::stored(self.inventory.layout, layer, map, part);
@@ -153,10 +149,18 @@ impl PretrainedFile {
                 let (path, tensor, found) = (self.path.clone(), in_file.clone(), found.clone());
                 return Err(PretrainedError::Shape { path, tensor, expected, found });
             }
-            Ok((name, (in_file.clone(), order)))
+            Ok(Place { name, in_file: in_file.clone(), order })
         };
         layer::parts(layer).into_iter().map(place).collect()
     }
+}
+
+/// Where a file has one of our tensors.
+struct Place {
+    /// Our name.
+    name: String,
+    in_file: String,
+    order: Order,
 }
 
 impl Content {

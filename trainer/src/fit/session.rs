@@ -1,17 +1,17 @@
 use std::{ops::Range, path::PathBuf, sync::Arc, time::Instant};
 
 use models::{
-    Adam, Architecture, Checkpoint, InitialWeights, Metric, ModelCard, Network, NetworkError, Provenance, RunFolder,
-    Sha256, Side, Split, StepSettings, TemperatureScaling, TrainingBatch, dropout_generator, training_step,
+    Adam, Architecture, InitialWeights, Metric, ModelCard, Network, NetworkError, Provenance, RunFolder, Sha256, Side,
+    Split, StepSettings, TemperatureScaling, TrainingBatch, dropout_generator, training_step,
 };
 
 use super::{
     FitError, artifacts,
-    beginning::Beginning,
-    best_weights::{NEXT_BEST, promote, settle_best},
+    best_weights::{NEXT_BEST, promote},
     event_log::EventLog,
-    setup::{adam, pictures, schedule, set_backbone_rate, settle, step_settings},
+    setup::{pictures, schedule, set_backbone_rate, settle, step_settings},
     state::{Best, TrainingState},
+    trained::Trained,
 };
 use crate::{
     Answers, BestWeights, Config, DataError, EpochMetrics, Evaluation, Interrupt, Observer, Report, Schedule, Status,
@@ -65,14 +65,6 @@ pub(super) struct Session {
     /// All of a step that does not change from one to the next.
     settings: StepSettings,
     events: Option<EventLog>,
-    state: TrainingState,
-}
-
-/// What of a session changes from step to step, and where it began.
-struct Trained {
-    network: Network,
-    origin: Option<InitialWeights>,
-    adam: Adam,
     state: TrainingState,
 }
 
@@ -517,43 +509,5 @@ impl Session {
         };
         artifacts::conclude(&self.run, &self.state.rows, &report)?;
         Ok(report)
-    }
-}
-
-impl Trained {
-    /// Before the first step; and the settings, with what the initial weights have settled.
-    fn new(
-        config: &Config,
-        split: &Split,
-        device: &ChosenDevice,
-        observer: &mut dyn Observer,
-    ) -> Result<(Config, Self), FitError> {
-        let Beginning { config, network, origin } = Beginning::of(config, split.labels.len(), device, observer)?;
-        let adam = adam(&network, &config)?;
-        Ok((config, Self { network, origin, adam, state: TrainingState::new(split.digest()) }))
-    }
-
-    /// Where the run in a folder stands; none where it has saved nothing yet.
-    fn load(
-        run: &RunFolder,
-        architecture: &Architecture,
-        split: &Split,
-        device: &ChosenDevice,
-    ) -> Result<Option<Self>, FitError> {
-        let path = run.file(RunFolder::LAST);
-        if !path.exists() {
-            return Ok(None);
-        }
-        let Checkpoint { network, card, adam, notes } = Checkpoint::load(&path, &device.device)?;
-        let state =
-            TrainingState::from_notes(&notes).map_err(|source| FitError::State { path: path.clone(), source })?;
-        if network.architecture() != architecture {
-            return Err(FitError::Foreign { path, problem: "its weights are of another architecture" });
-        }
-        if state.data != split.digest() {
-            return Err(FitError::Foreign { path, problem: "it was fitted to other pictures" });
-        }
-        settle_best(run, state.best.as_ref())?;
-        Ok(Some(Self { network, origin: card.provenance.initial_weights, adam, state }))
     }
 }

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::{Family, Layer, LayerKind, Shape, WeightsLayout};
 
+/// More modules in a row than any VGG network has.
+const MOST_MODULES: u32 = 1000;
+
 /// What a file holds, by our names.
 pub(super) struct Inventory {
     pub layout: WeightsLayout,
@@ -21,7 +24,7 @@ impl Inventory {
         let indices = |module: &str, rank| {
             let index = |(name, &found): (&&str, &usize)| {
                 let index = name.strip_prefix(module)?.strip_prefix('.')?.strip_suffix(".weight")?;
-                if found == rank { index.parse::<u32>().ok() } else { None }
+                index.parse::<u32>().ok().filter(|&index| found == rank && index < MOST_MODULES)
             };
             let mut indices: Vec<_> = ranks.iter().filter_map(index).collect();
             indices.sort_unstable();
