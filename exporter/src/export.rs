@@ -45,7 +45,7 @@ pub fn export_with_progress(
     let Source { network, card, split, weights_sha256 } = source;
     let architecture = network.architecture().clone();
 
-    let steps = fold(&architecture, network.tensors(), models::BATCH_NORM_EPSILON.into())?;
+    let steps = fold(&architecture, network.tensors(), architecture.batch_norm_epsilon.into())?;
     drop(network);
     let bytes_per_picture = architecture.serving_activation_bytes();
     let (mut precision, calibration) = precision(&steps, &card, &split, options, bytes_per_picture, progress)?;
@@ -62,6 +62,7 @@ pub fn export_with_progress(
         weights: Some(weights_sha256),
         data: Some(data_sha256),
         epochs: card.provenance.epochs,
+        initial_weights: card.provenance.initial_weights.clone(),
         quantization: describe(options, calibration.as_ref()),
     };
     let mut card = ModelCard { metrics: Vec::new(), provenance, ..card };
