@@ -3,7 +3,7 @@ use std::{io, path::PathBuf};
 use models::{DecodeError, NetworkError, PreprocessError, RunFolderError};
 use runtime::RuntimeError;
 
-use crate::{ExportReport, GateFailure};
+use crate::{ExportReport, ForeignReport, GateFailure};
 
 /// Why there is no ONNX file.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +71,67 @@ pub enum ExportError {
     /// Verification was asked to look at nothing.
     #[error("the file cannot be verified with no pictures; use --verify-pictures 1 or more")]
     NoVerificationPictures,
+    /// No scheme changes anything.
+    #[error("no layer of the network can be quantized; export it without --quantize")]
+    NothingToQuantize,
+    /// What became of the files that were tried cannot be drawn.
+    #[error("cannot draw what became of the files that were tried")]
+    Draw {
+        /// Why not.
+        source: models::draw::DrawError,
+    },
+    /// A file of another project, or its pictures, cannot be used.
+    #[error("cannot quantize {}", path.display())]
+    Foreign {
+        /// The ONNX file.
+        path: PathBuf,
+        /// What the runtime says.
+        source: RuntimeError,
+    },
+    /// A file of another project has operators of an older version than can say what is quantized.
+    #[error(
+        "{path} has operators of opset {found}; quantization needs {least} or newer: export it again, or convert it with \
+         onnx.version_converter"
+    )]
+    ForeignOpset {
+        /// The ONNX file.
+        path: String,
+        /// Its opset.
+        found: i64,
+        /// The oldest that will do.
+        least: i64,
+    },
+    /// A file of another project has an operator that is none of a VGG- or ResNet-like classifier.
+    #[error(
+        "{path} has the node '{node}' with the operator {operator}, which is not known here; known are convolutions, Gemm, \
+         Add, pools, Relu, Clip, BatchNormalization, Flatten, Reshape, Identity, Dropout and Softmax"
+    )]
+    ForeignOperator {
+        /// The ONNX file.
+        path: String,
+        /// The node.
+        node: String,
+        /// Its operator.
+        operator: String,
+    },
+    /// A layer of a file of another project cannot be quantized.
+    #[error("the node '{node}' of {path} cannot be quantized: {reason}")]
+    ForeignLayer {
+        /// The ONNX file.
+        path: String,
+        /// The node.
+        node: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// The quantized file of another project breaks its budget. No file is left.
+    #[error("{}; the file was removed", failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    ForeignGate {
+        /// What did not hold, engine by engine.
+        failures: Vec<GateFailure>,
+        /// All that was measured.
+        report: Box<ForeignReport>,
+    },
     /// The file would be larger than protobuf allows.
     #[error(
         "the ONNX file would have {bytes} bytes; protobuf allows {limit}; quantize it (--quantize), or train a \

@@ -1,21 +1,18 @@
-use std::{
-    fs::{self, File},
-    io,
-    path::Path,
-    time::Instant,
-};
+use std::time::Instant;
 
 use candle_core::Device;
 use models::{ModelCard, Network, Provenance, RunFolder, Sha256, Side, Split};
 
 use crate::{
-    CalibrationReport, ExportError, ExportOptions, ExportReport, Progress, Scheme, VerifyOn, Weights,
-    folded::{Step, fold},
-    graph::{Float, Precision, build},
-    onnx_file::{OnnxFile, PROTOBUF_LIMIT, write_metadata},
-    pictures::Inputs,
-    quantization::{calibration::calibrate, dynamic::Dynamic, fp16::Fp16, int8::Int8},
-    verification::{Demand, Expected, Verifier, failures},
+    ExportError, ExportOptions, ExportReport, LayerReport, Progress, Scheme, VerifyOn, Weights,
+    draft::Draft,
+    folded::fold,
+    pictures::{Inputs, Selection},
+    quantization::calibration::COMPARED_PICTURES,
+    search::{Found, Search},
+    trial::{Trial, Workshop},
+    trials,
+    verification::Expected,
 };
 
 /// Writes a run's network as ONNX, and verifies the file against the network.
@@ -38,23 +35,15 @@ pub fn export_with_progress(
     progress: &mut dyn Progress,
 ) -> Result<ExportReport, ExportError> {
     let start = Instant::now();
-    check_folder(&options.output)?;
+    Draft::check_folder(&options.output)?;
     let source = Source::open(run, options)?;
     let inputs = source.verification_inputs(options)?;
+    let calibration = source.calibration_inputs(options)?;
     let expected = Expected::of(&source.network, &inputs, progress)?;
     let Source { network, card, split, weights_sha256 } = source;
     let architecture = network.architecture().clone();
-
     let steps = fold(&architecture, network.tensors(), architecture.batch_norm_epsilon.into())?;
     drop(network);
-    let bytes_per_picture = architecture.serving_activation_bytes();
-    let (mut precision, calibration) = precision(&steps, &card, &split, options, bytes_per_picture, progress)?;
-    let mut file = build(&architecture, steps, options.opset, precision.as_mut())?;
-    drop(precision);
-    file.header.doc_string =
-        format!("{} for {} classes: {}", architecture.name, card.labels.len(), card.labels.join(", "));
-    check_size(&file)?;
-    let (nodes, content) = (file.graph.node.len(), file.len());
 
     let data_sha256 = split.digest();
     let provenance = Provenance {
@@ -63,29 +52,34 @@ pub fn export_with_progress(
         data: Some(data_sha256),
         epochs: card.provenance.epochs,
         initial_weights: card.provenance.initial_weights.clone(),
-        quantization: describe(options, calibration.as_ref()),
+        ..Provenance::default()
     };
-    let mut card = ModelCard { metrics: Vec::new(), provenance, ..card };
-    let draft = Draft::write(&options.output, file, &card)?;
-    let verifier = Verifier {
-        path: draft.path(),
+    let card = ModelCard { metrics: Vec::new(), provenance, ..card };
+    let layers = architecture.layers();
+    let multiply_accumulates: Vec<u64> =
+        layers.iter().map(models::Layer::multiply_accumulates).filter(|&count| count > 0).collect();
+    let workshop = Workshop {
+        options,
+        architecture: &architecture,
+        card: &card,
         inputs: &inputs,
         expected: &expected,
-        demand: Demand::of(options.quantize, options.max_drop),
-        threads: options.threads,
-        candle_onnx: matches!(options.quantize, None | Some(Scheme::Fp16)),
+        multiply_accumulates: &multiply_accumulates,
     };
-    let verification = verifier.verify(progress)?;
-    card.metrics = verification.metrics();
-    let bytes = draft.note(content, &card)?;
-    let failures = failures(&verification, options.max_drop);
+    let Found { trial, trials, sensitivities } = Search::new(workshop, steps, &calibration).run(progress)?;
+    if let Some(folder) = &options.trials {
+        trials::write(folder, &trials)?;
+    }
+    let (held, layers) = (trial.held(), LayerReport::of(&trial.plan, &sensitivities));
+    let has_integers = trial.scheme.is_some_and(Scheme::has_integers);
+    let Trial { draft, scheme, nodes, bytes, verification, failures, calibration, .. } = trial;
     let report = ExportReport {
         file: options.output.clone(),
-        held: failures.is_empty(),
+        held,
         bytes,
-        quantization: options.quantize,
-        weight_bits: matches!(options.quantize, Some(Scheme::Int8 | Scheme::Dynamic))
-            .then_some(options.weight_bits.count()),
+        target: options.target,
+        quantization: scheme,
+        weight_bits: has_integers.then_some(options.integers.weight_bits.count()),
         opset: options.opset.version(),
         ir_version: options.opset.ir_version(),
         nodes,
@@ -93,34 +87,17 @@ pub fn export_with_progress(
         weights: options.weights,
         weights_sha256,
         data_sha256,
+        layers: if scheme.is_some() { layers } else { Vec::new() },
         calibration,
         verification,
+        trials: if options.quantize.is_some() { trials } else { Vec::new() },
         seconds: start.elapsed().as_secs_f64(),
     };
-    if !failures.is_empty() {
+    if !held {
         return Err(ExportError::Gate { failures, report: Box::new(report) });
     }
     draft.finish()?;
     Ok(report)
-}
-
-fn folder_of(output: &Path) -> &Path {
-    match output.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
-}
-
-/// Finds out before the long work that the file could not be written.
-fn check_folder(output: &Path) -> Result<(), ExportError> {
-    let failed = |source| ExportError::Write { path: output.to_owned(), source };
-    let folder = fs::metadata(folder_of(output)).map_err(failed)?;
-    if folder.is_dir() { Ok(()) } else { Err(failed(io::ErrorKind::NotADirectory.into())) }
-}
-
-fn check_size(file: &OnnxFile) -> Result<(), ExportError> {
-    let (bytes, limit) = (file.len(), PROTOBUF_LIMIT);
-    if bytes > limit { Err(ExportError::TooLarge { bytes, limit }) } else { Ok(()) }
 }
 
 /// A run, read and found consistent.
@@ -146,116 +123,60 @@ impl Source {
         Ok(Self { network, card, split, weights_sha256 })
     }
 
+    /// The side that files are verified on.
+    fn verified_side(&self) -> Side {
+        if self.split.side(Side::Validation).next().is_some() { Side::Validation } else { Side::Training }
+    }
+
+    /// How many training pictures calibration may look at: where there is no validation side, half of them are left to
+    /// verify with.
+    fn calibration_pictures(&self, options: &ExportOptions) -> usize {
+        let limit = match self.verified_side() {
+            Side::Training => self.split.side(Side::Training).count().div_ceil(2),
+            _ => usize::MAX,
+        };
+        options.calibration_pictures.min(limit)
+    }
+
     fn verification_inputs(&self, options: &ExportOptions) -> Result<Inputs, ExportError> {
         let preprocess = &self.card.preprocess;
-        let side = if self.split.side(Side::Validation).next().is_some() { Side::Validation } else { Side::Training };
+        let side = self.verified_side();
+        let skip = match (side, options.quantize) {
+            (Side::Training, Some(_)) => self.calibration_pictures(options),
+            _ => 0,
+        };
+        let selection = Selection { side, skip, limit: options.verify_pictures };
         let inputs = match options.verify_on {
-            VerifyOn::Pictures => {
-                Inputs::of_side(&self.split, side, options.verify_pictures, preprocess, options.pictures.as_deref())
-            }
+            VerifyOn::Pictures => Inputs::of(&self.split, selection, preprocess, options.pictures.as_deref()),
             VerifyOn::Noise => Inputs::noise(options.verify_pictures, preprocess),
         };
         if inputs.len() == 0 { Err(ExportError::NoVerificationPictures) } else { Ok(inputs) }
     }
-}
 
-/// How the options write numbers; calibrates where that takes calibration.
-fn precision(
-    steps: &[Step],
-    card: &ModelCard,
-    split: &Split,
-    options: &ExportOptions,
-    bytes_per_picture: usize,
-    progress: &mut dyn Progress,
-) -> Result<(Box<dyn Precision>, Option<CalibrationReport>), ExportError> {
-    let pictures = match options.quantize {
-        None => return Ok((Box::new(Float), None)),
-        Some(Scheme::Dynamic) => return Ok((Box::new(Dynamic::new(options.weight_bits)), None)),
-        Some(Scheme::Fp16) => return Ok((Box::new(Fp16), None)),
-        Some(Scheme::Int8) => options.calibration_pictures,
-    };
-    let inputs = Inputs::of_side(split, Side::Training, pictures, &card.preprocess, options.pictures.as_deref());
-    if inputs.len() == 0 {
-        return Err(ExportError::NoCalibrationPictures);
-    }
-    let (scales, report) = calibrate(steps, &inputs, &card.preprocess, bytes_per_picture, progress)?;
-    Ok((Box::new(Int8::new(scales, options.weight_bits)), Some(report)))
-}
-
-fn describe(options: &ExportOptions, calibration: Option<&CalibrationReport>) -> Option<String> {
-    let largest = options.weight_bits.largest();
-    Some(match options.quantize? {
-        Scheme::Int8 => {
-            let calibrated =
-                calibration.map(|seen| format!(", calibrated on {} pictures ({})", seen.pictures, seen.data));
-            format!(
-                "int8 QDQ, weights per channel (±{largest}), activations per tensor{}",
-                calibrated.unwrap_or_default()
-            )
+    /// Training pictures, to calibrate on and to compare layers on; random pixels where only the latter is needed and
+    /// the run's pictures are gone.
+    fn calibration_inputs(&self, options: &ExportOptions) -> Result<Inputs, ExportError> {
+        let preprocess = &self.card.preprocess;
+        let calibrates = matches!(options.quantize, Some(Scheme::Int8 | Scheme::Auto));
+        if options.verify_on == VerifyOn::Noise && !calibrates {
+            return Ok(Inputs::noise(COMPARED_PICTURES, preprocess));
         }
-        Scheme::Dynamic => format!("dense layers int8 (±{largest}), inputs quantized dynamically; convolutions f32"),
-        Scheme::Fp16 => "weights f16, arithmetic f32".to_owned(),
-    })
-}
-
-/// An ONNX file under a temporary name beside its own; gone unless it is finished.
-struct Draft<'a> {
-    output: &'a Path,
-    file: tempfile::NamedTempFile,
-}
-
-impl<'a> Draft<'a> {
-    /// Writes the file, and lets go of its tensors.
-    fn write(output: &'a Path, file: OnnxFile, card: &ModelCard) -> Result<Self, ExportError> {
-        let folder = folder_of(output);
-        let failed = |source| ExportError::Write { path: output.to_owned(), source };
-        let draft = tempfile::Builder::new().prefix(".writing-").suffix(".onnx").tempfile_in(folder).map_err(failed)?;
-        let draft = Self { output, file: draft };
-        let content = file.len();
-        file.write(draft.handle())
-            .and_then(|()| write_metadata(draft.handle(), content, card.to_metadata()))
-            .map_err(failed)?;
-        Ok(draft)
-    }
-
-    fn handle(&self) -> &File {
-        self.file.as_file()
-    }
-
-    fn path(&self) -> &Path {
-        self.file.path()
-    }
-
-    /// Puts a card in place of the file's, and gives the size of the whole.
-    fn note(&self, content: u64, card: &ModelCard) -> Result<u64, ExportError> {
-        let write = || {
-            write_metadata(self.handle(), content, card.to_metadata())?;
-            Ok(self.handle().metadata()?.len())
-        };
-        write().map_err(|source| ExportError::Write { path: self.output.to_owned(), source })
-    }
-
-    /// Brings the file to the disk and to its name.
-    fn finish(self) -> Result<(), ExportError> {
-        let Self { output, file } = self;
-        models::persist(file, output).map_err(|source| ExportError::Write { path: output.to_owned(), source })
+        let selection = Selection { side: Side::Training, skip: 0, limit: self.calibration_pictures(options) };
+        let inputs = Inputs::of(&self.split, selection, preprocess, options.pictures.as_deref());
+        if calibrates && inputs.len() == 0 { Err(ExportError::NoCalibrationPictures) } else { Ok(inputs) }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::ops::ControlFlow;
+    use std::{fs, ops::ControlFlow, path::Path};
 
     use candle_core::{DType, Tensor};
     use models::{Architecture, Head};
     use runtime::{EngineChoice, Model};
 
     use super::*;
-    use crate::{
-        GateFailure, Opset,
-        onnx_file::{Initializer, Values},
-        testing,
-    };
+    use crate::{GateFailure, LayerPrecision, Opset, Refinement, Target, testing};
 
     fn options(folder: &Path) -> ExportOptions {
         ExportOptions { threads: 1, ..ExportOptions::new(folder.join("model.onnx")) }
@@ -293,7 +214,7 @@ mod tests {
 
     #[test]
     fn every_scheme_gives_a_file_that_serves() {
-        for scheme in [Scheme::Int8, Scheme::Dynamic, Scheme::Fp16] {
+        for scheme in Scheme::CANDIDATES {
             for architecture in architectures() {
                 let folder = tempfile::tempdir().expect("a folder");
                 let run = testing::run(folder.path(), &testing::network(&architecture));
@@ -359,6 +280,7 @@ mod tests {
             quantize: Some(Scheme::Int8),
             verify_on: VerifyOn::Noise,
             max_drop: 0.0,
+            fp32_layers: Some(0),
             ..options(folder.path())
         };
         let error = export(&run, &options).expect_err("int8 answers with one class");
@@ -367,6 +289,83 @@ mod tests {
         assert!(!report.held);
         assert_eq!(left_over(folder.path()), ["model.onnx"]);
         assert_eq!(fs::read(folder.path().join("model.onnx")).expect("a file"), b"an older file");
+    }
+
+    #[test]
+    fn the_layer_that_costs_too_much_goes_back_to_fp32() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let run = testing::run(folder.path(), &network_that_int8_ruins());
+        let options = ExportOptions {
+            quantize: Some(Scheme::Int8),
+            verify_on: VerifyOn::Noise,
+            equalization: Refinement::Off,
+            bias_correction: Refinement::Off,
+            target: Target::Tract,
+            trials: Some(folder.path().join("run/trials")),
+            ..options(folder.path())
+        };
+        let report = export(&run, &options).expect("an export");
+        let Some(last) = report.layers.last() else { panic!("{report}") };
+        assert_eq!((last.layer.as_str(), last.precision), ("predictions", LayerPrecision::Fp32), "{report}");
+        let most = report.layers.iter().filter_map(|layer| layer.sensitivity).fold(0.0, f64::max);
+        assert_eq!(last.sensitivity, Some(most), "the most sensitive comes first");
+        let [before, after] = report.trials.as_slice() else { panic!("{report}") };
+        assert!(!before.held && !before.chosen && after.held && after.chosen, "{report}");
+        assert_eq!(after.fp32_layers, ["predictions"]);
+        assert_eq!(after.engines.iter().map(|engine| engine.engine.as_str()).collect::<Vec<_>>(), ["tract"]);
+        let model = Model::builder().engine(EngineChoice::Tract).open(&report.file).expect("a model");
+        let record = model.card().provenance.quantization_record.as_ref().expect("a record");
+        assert_eq!((record.scheme.as_str(), record.target.as_str()), ("int8", "tract"));
+        assert_eq!(record.costs[0].lost, report.verification.engines[0].lost);
+        assert_eq!(record.layers.last(), Some(&("predictions".to_owned(), "fp32".to_owned())));
+        assert!(folder.path().join("run/trials/trials.png").is_file());
+    }
+
+    #[test]
+    fn auto_keeps_the_smallest_file_that_holds() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let run = testing::run(folder.path(), &testing::network(&architectures()[1]));
+        let options = ExportOptions {
+            quantize: Some(Scheme::Auto),
+            max_drop: 0.2,
+            target: Target::Tract,
+            ..options(folder.path())
+        };
+        let report = export(&run, &options).expect("an export");
+        assert!(report.trials.len() > Scheme::CANDIDATES.len(), "each, and the network as trained: {report}");
+        let fits = |trial: &&crate::TrialReport| trial.held && trial.scheme.is_some();
+        let least = report.trials.iter().filter(fits).map(|trial| trial.bytes).min();
+        assert_eq!(least, Some(report.bytes), "{report}");
+        let chosen: Vec<_> = report.trials.iter().filter(|trial| trial.chosen).collect();
+        assert!(chosen.len() == 1 && chosen[0].scheme == report.quantization, "{report}");
+        assert_eq!(left_over(folder.path()), ["model.onnx"]);
+    }
+
+    #[test]
+    fn calibration_never_sees_what_files_are_verified_with() {
+        for has_validation in [true, false] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let run = testing::run(folder.path(), &testing::network(&architectures()[0]));
+            let mut split = run.split().expect("a split");
+            if !has_validation {
+                split.files.iter_mut().for_each(|file| file.side = Side::Training);
+                run.write_split(&split).expect("a file");
+            }
+            let options = ExportOptions { quantize: Some(Scheme::Int8), ..options(folder.path()) };
+            let source = Source::open(&run, &options).expect("a run");
+            let pictures = |inputs: Inputs| -> Vec<Vec<f32>> {
+                let len = source.card.preprocess.output_len();
+                inputs.load(0..inputs.len()).expect("pictures").chunks(len).map(<[f32]>::to_vec).collect()
+            };
+            let seen = pictures(source.calibration_inputs(&options).expect("training pictures"));
+            let verified = pictures(source.verification_inputs(&options).expect("other pictures"));
+            let counts = if has_validation { (18, 6) } else { (12, 12) };
+            assert_eq!((seen.len(), verified.len()), counts);
+            assert!(verified.iter().all(|picture| !seen.contains(picture)), "validation side: {has_validation}");
+            let report = export(&run, &ExportOptions { max_drop: 0.5, ..options }).expect("an export");
+            let calibration = report.calibration.expect("calibrated");
+            assert_eq!((calibration.pictures, report.verification.pictures), counts);
+        }
     }
 
     #[test]
@@ -404,20 +403,6 @@ mod tests {
         let error = export(&run, &options(folder.path())).expect_err("no JSON");
         assert!(matches!(error, ExportError::Run(_)), "{error}");
         assert!(left_over(folder.path()).is_empty());
-    }
-
-    #[test]
-    fn a_file_beyond_the_limit_of_protobuf_is_refused() {
-        let file = |count: usize| {
-            // One value, repeated without being copied.
-            let tensor = Tensor::zeros(1, DType::F32, &Device::Cpu).and_then(|zero| zero.broadcast_as(count));
-            let values = Values::F32(tensor.expect("a view"));
-            let weight = Initializer { name: "w".into(), dims: vec![count], values };
-            OnnxFile { initializers: vec![weight], ..OnnxFile::default() }
-        };
-        let error = check_size(&file(1 << 29)).expect_err("2 GiB of values").to_string();
-        assert!(error.contains("2147483647") && error.contains("--quantize"), "{error}");
-        check_size(&file((1 << 29) - 100)).expect("just below");
     }
 
     #[test]

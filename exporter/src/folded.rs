@@ -7,7 +7,7 @@ use crate::ExportError;
 
 /// What a network computes when it serves: dropout is gone, and batch normalisation is part of the
 /// convolution before it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Step {
     /// The layer's name: `block1_conv1`.
     pub(crate) name: String,
@@ -16,7 +16,7 @@ pub(crate) struct Step {
 }
 
 /// What a [`Step`] computes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Operation {
     /// 3×3 convolution with padding 1, then ReLU.
     Convolution(Affine),
@@ -40,8 +40,28 @@ pub(crate) enum Operation {
     },
 }
 
-/// Weights and bias of a convolution (`[out, in, 3, 3]`) or a dense layer (`[out, in]`).
-#[derive(Debug)]
+impl Step {
+    /// Its weights and bias, where it has some.
+    pub(crate) fn affine(&self) -> Option<&Affine> {
+        match &self.operation {
+            Operation::Convolution(affine) | Operation::Dense { affine, .. } => Some(affine),
+            Operation::MaxPool | Operation::GlobalAveragePool { .. } | Operation::Flatten => None,
+        }
+    }
+
+    /// The same with others.
+    pub(crate) fn with_affine(&self, affine: Affine) -> Self {
+        let operation = match &self.operation {
+            Operation::Convolution(_) => Operation::Convolution(affine),
+            Operation::Dense { relu, .. } => Operation::Dense { affine, relu: *relu },
+            other => other.clone(),
+        };
+        Self { name: self.name.clone(), operation }
+    }
+}
+
+/// Weights and bias of a convolution (`[out, in, 3, 3]`) or a dense layer (`[out, in]`). A copy shares the weights.
+#[derive(Clone, Debug)]
 pub(crate) struct Affine {
     /// f32, in main memory.
     pub(crate) weight: Tensor,

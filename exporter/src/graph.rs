@@ -94,6 +94,16 @@ impl GraphBuilder {
         name
     }
 
+    /// Adds a node that is complete.
+    pub(crate) fn push(&mut self, node: NodeProto) {
+        self.nodes.push(node);
+    }
+
+    /// All nodes and constants.
+    pub(crate) fn into_parts(self) -> (Vec<NodeProto>, Vec<Initializer>) {
+        (self.nodes, self.initializers)
+    }
+
     /// Adds a constant.
     pub(crate) fn constant(&mut self, name: String, dims: Vec<usize>, values: Values) -> String {
         self.initializers.push(Initializer { name: name.clone(), dims, values });
@@ -251,7 +261,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        WeightBits,
+        IntegerFormat,
         folded::fold,
         quantization::{
             dynamic::Dynamic,
@@ -272,7 +282,7 @@ mod tests {
         let layers = ["input", "block1_conv1", "block1_conv2", "block2_conv1", "global_average_pool", "fc1"];
         let scale = ActivationScale::covering(0.0, 1.0);
         let scales: BTreeMap<_, _> = layers.into_iter().map(|layer| (layer.to_owned(), scale)).collect();
-        Int8::new(scales, WeightBits::Seven)
+        Int8::new(scales, IntegerFormat::default())
     }
 
     #[test]
@@ -303,7 +313,7 @@ mod tests {
     #[test]
     fn every_name_is_unique_and_every_input_is_made_before_it_is_used() {
         for head in [Head::GlobalAveragePool, Head::Dense(vec![5])] {
-            let mut dynamic = Dynamic::new(WeightBits::Seven);
+            let mut dynamic = Dynamic::new(IntegerFormat::default());
             let precisions: [&mut dyn Precision; 4] = [&mut Float, &mut Fp16, &mut int8(), &mut dynamic];
             for precision in precisions {
                 let file = graph(head.clone(), precision);

@@ -7,7 +7,8 @@
 //!
 //! - Input `input`: f32 `[N, 3, height, width]`, batch symbolic. Output `logits`: f32 `[N, classes]`.
 //! - Nodes and constants carry the names of the layers: `block1_conv1`, `block1_conv1.weight`.
-//! - [`Scheme`]: static int8 (QDQ), dynamic int8 for dense layers, or f16 weights.
+//! - [`Scheme`]: static int8, dynamic int8 or int8 weights for dense layers, f16 weights, mixtures of them, or the best
+//!   that keeps a budget of lost answers; layers that cost too much go back to f32.
 //!
 //! Architecture invariant: no weights are changed by gradients here.
 //!
@@ -22,10 +23,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod arithmetic;
+mod draft;
 mod error;
 mod export;
 mod folded;
+mod foreign;
 mod forward;
+mod gate;
 mod graph;
 mod onnx_file;
 mod options;
@@ -33,17 +38,29 @@ mod pictures;
 mod progress;
 mod quantization;
 mod report;
+mod scheme;
+mod search;
 #[cfg(test)]
 mod testing;
 mod tolerance;
+mod trial;
+mod trials;
 mod verification;
 
+pub use arithmetic::Arithmetic;
 pub use error::ExportError;
 pub use export::{export, export_with_progress};
+pub use foreign::{ForeignReport, ForeignSource, quantize_foreign};
+pub use gate::GateFailure;
 pub use graph::{BATCH, INPUT, OUTPUT};
-pub use options::{ExportOptions, Opset, OpsetError, Scheme, VerifyOn, WeightBits, Weights};
+pub use options::{ExportOptions, Opset, OpsetError, Target, VerifyOn, Weights};
 pub use progress::Progress;
-pub use quantization::calibration::{CalibrationReport, Clipping, ClippingError};
-pub use report::{AbsentEngine, EngineVerification, ExportReport, Reference, Verification};
+pub use quantization::{
+    calibration::{CalibrationReport, Clipping, ClippingError, RefinementReport},
+    plan::LayerPrecision,
+};
+pub use report::{AbsentEngine, EngineVerification, ExportReport, LayerReport, Reference, TrialReport, Verification};
+pub use scheme::{
+    Calibration, Granularity, IntegerFormat, IntegerTypes, Operators, Preference, Refinement, Scheme, WeightBits,
+};
 pub use tolerance::Tolerance;
-pub use verification::GateFailure;

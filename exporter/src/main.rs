@@ -1,9 +1,11 @@
-//! Writes the network of a run folder as ONNX, and verifies the file.
+//! Writes the network of a run folder as ONNX, and verifies the file; or quantizes an ONNX file of another project.
+
+mod arguments;
 
 use std::{
+    fmt::{self, Display},
     io::{self, Write},
     ops::ControlFlow,
-    path::PathBuf,
     process::ExitCode,
     sync::{
         Arc,
@@ -12,101 +14,13 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::{Parser, ValueEnum};
-use exporter::{ExportError, ExportOptions, ExportReport, Opset, Progress, Scheme, VerifyOn, WeightBits, Weights};
+use clap::Parser;
+use exporter::{ExportError, ExportReport, ForeignReport, Progress};
 use indicatif::{ProgressBar, ProgressStyle};
 use models::RunFolder;
+use serde::Serialize;
 
-/// Write the network of a run as ONNX, and verify the file.
-///
-/// The file is compared with the network in tract, in ONNX Runtime where its library is found, and, unless
-/// quantized, in candle-onnx. It is only left in place if its answers are the network's.
-///
-/// Exit codes: 0 the file is written and verified; 1 an error that you can fix; 2 wrong usage; 3 the file was
-/// written, but does not compute what it should, and was removed; 130 interrupted (Ctrl-C; a second one ends at
-/// once and may leave a temporary file).
-#[derive(Debug, Parser)]
-#[command(name = "exporter", version)]
-struct Args {
-    /// The run folder that `trainer fit --run` wrote
-    run: PathBuf,
-
-    /// The ONNX file to write
-    #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
-
-    /// Make the numbers smaller; alone it means int8
-    #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "int8", value_name = "SCHEME")]
-    quantize: Option<Scheme>,
-
-    /// How many of the 8 bits of an int8 weight are used: with all 8, ONNX Runtime is wrong on x86 processors
-    /// without VNNI
-    #[arg(long, value_enum, default_value_t, value_name = "BITS")]
-    weight_bits: WeightBits,
-
-    /// Version of ONNX's operators, 13 to 21
-    #[arg(long, default_value_t, value_name = "N")]
-    opset: Opset,
-
-    /// Which weights of the run
-    #[arg(long, value_enum, default_value_t)]
-    weights: Weights,
-
-    /// Training pictures that int8 is calibrated on, evenly from all classes
-    #[arg(long, default_value_t = 128, value_name = "N")]
-    calibration_pictures: usize,
-
-    /// Most pictures to verify with, evenly from all classes
-    #[arg(long, default_value_t = 256, value_name = "N")]
-    verify_pictures: usize,
-
-    /// What to verify with
-    #[arg(long, value_enum, default_value_t)]
-    verify_on: VerifyOn,
-
-    /// Where the run's pictures are now, if they have moved
-    #[arg(long, value_name = "DIR")]
-    pictures: Option<PathBuf>,
-
-    /// Share of the verification pictures that an int8 file may get wrong beyond those that the network gets
-    /// wrong; one picture is always forgiven, unless this is 0
-    #[arg(long, default_value_t = 0.02, value_name = "SHARE", value_parser = share)]
-    max_drop: f64,
-
-    /// Threads to compute with; 0 for all cores
-    #[arg(long, default_value_t = 0, value_name = "N", value_parser = thread_count)]
-    threads: usize,
-
-    /// Form of the report on standard output
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
-}
-
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-enum Format {
-    /// A table
-    #[default]
-    Text,
-    /// One JSON object
-    Json,
-}
-
-fn share(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
-        _ => Err("expected a share from 0 to 1".to_owned()),
-    }
-}
-
-/// The most threads that can be asked for; more is a slip of the finger.
-const MOST_THREADS: usize = 1024;
-
-fn thread_count(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(count @ 0..=MOST_THREADS) => Ok(count),
-        _ => Err(format!("expected a number from 0 to {MOST_THREADS}")),
-    }
-}
+use crate::arguments::{Args, Format};
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -117,14 +31,37 @@ fn main() -> ExitCode {
             Err(error) => fail(&error, 1),
         },
         Err(error) => {
-            if let Some(ExportError::Gate { report, .. }) = error.downcast_ref() {
-                if let Err(error) = print(report, format) {
-                    return fail(&error, 1);
-                }
-                return fail(&error, 3);
+            let printed = match error.downcast_ref() {
+                Some(ExportError::Gate { report, .. }) => Some(print(report.as_ref(), format)),
+                Some(ExportError::ForeignGate { report, .. }) => Some(print(report.as_ref(), format)),
+                _ => None,
+            };
+            match printed {
+                Some(Ok(())) => return fail(&error, 3),
+                Some(Err(error)) => return fail(&error, 1),
+                None => {}
             }
             let interrupted = matches!(error.downcast_ref(), Some(ExportError::Interrupted));
             fail(&error, if interrupted { 130 } else { 1 })
+        }
+    }
+}
+
+/// What was written.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Report {
+    /// From a run.
+    Run(ExportReport),
+    /// From a file of another project.
+    Foreign(ForeignReport),
+}
+
+impl Display for Report {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Run(report) => report.fmt(formatter),
+            Self::Foreign(report) => report.fmt(formatter),
         }
     }
 }
@@ -136,25 +73,11 @@ fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn run(args: Args) -> anyhow::Result<ExportReport> {
+fn run(args: Args) -> anyhow::Result<Report> {
     rayon::ThreadPoolBuilder::new()
         .num_threads(args.threads)
         .build_global()
         .context("cannot start the threads to compute with")?;
-    let run = RunFolder::open(&args.run)?;
-    let options = ExportOptions {
-        output: args.output,
-        quantize: args.quantize,
-        weight_bits: args.weight_bits,
-        opset: args.opset,
-        weights: args.weights,
-        calibration_pictures: args.calibration_pictures,
-        verify_pictures: args.verify_pictures,
-        verify_on: args.verify_on,
-        pictures: args.pictures,
-        max_drop: args.max_drop,
-        threads: args.threads,
-    };
     let mut bars = Bars::default();
     let interrupted = Arc::clone(&bars.interrupted);
     ctrlc::set_handler(move || {
@@ -163,13 +86,19 @@ fn run(args: Args) -> anyhow::Result<ExportReport> {
         }
     })
     .context("cannot listen for Ctrl-C")?;
-    let report = exporter::export_with_progress(&run, &options, &mut bars);
+    let report = match args.foreign() {
+        Some(source) => exporter::quantize_foreign(&source, &args.options(), &mut bars).map(Report::Foreign),
+        None => {
+            let run = RunFolder::open(&args.source)?;
+            exporter::export_with_progress(&run, &args.options(), &mut bars).map(Report::Run)
+        }
+    };
     bars.finish();
     Ok(report?)
 }
 
 /// Prints a report; a reader that has gone away is no error.
-fn print(report: &ExportReport, format: Format) -> anyhow::Result<()> {
+fn print(report: &(impl Display + Serialize), format: Format) -> anyhow::Result<()> {
     let text = match format {
         Format::Text => report.to_string(),
         Format::Json => serde_json::to_string_pretty(report)?,
@@ -208,32 +137,5 @@ impl Progress for Bars {
             bar.inc(pictures as u64);
         }
         if self.interrupted.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    use super::*;
-
-    #[test]
-    fn the_command_line_is_sound() {
-        Args::command().debug_assert();
-    }
-
-    #[test]
-    fn quantize_alone_means_int8() {
-        let scheme = |flags: &[&str]| {
-            let line = ["exporter", "RUN", "-o", "m.onnx"].iter().chain(flags);
-            Args::try_parse_from(line).map(|args| args.quantize)
-        };
-        assert_eq!(scheme(&[]).expect("no flag"), None);
-        assert_eq!(scheme(&["--quantize"]).expect("alone"), Some(Scheme::Int8));
-        assert_eq!(scheme(&["--quantize", "dynamic"]).expect("named"), Some(Scheme::Dynamic));
-        assert_eq!(scheme(&["--quantize=fp16", "--threads", "1"]).expect("named"), Some(Scheme::Fp16));
-        for wrong in [["--quantize", "int4"], ["--opset", "12"], ["--max-drop", "1.5"]] {
-            assert_eq!(scheme(&wrong).expect_err("usage").exit_code(), 2, "{wrong:?}");
-        }
     }
 }

@@ -9,6 +9,8 @@ use candle_onnx::onnx::{GraphProto, ModelProto, StringStringEntryProto, TensorPr
 use half::f16;
 use prost::Message;
 
+use crate::IntegerTypes;
+
 /// The most bytes that protobuf allows in one message.
 pub(crate) const PROTOBUF_LIMIT: u64 = (1 << 31) - 1;
 
@@ -60,7 +62,18 @@ pub(crate) enum Values {
     I32(Vec<i32>),
 }
 
+/// The unsigned 8-bit integer that stands for 0 where signed ones are stored as unsigned.
+pub(crate) const UNSIGNED_ZERO: u8 = 128;
+
 impl Values {
+    /// Weights around 0, signed or not.
+    pub(crate) fn weights(values: Vec<i8>, types: IntegerTypes) -> Self {
+        if types.signed_weights() {
+            return Self::I8(values);
+        }
+        Self::U8(values.into_iter().map(|value| (value as u8).wrapping_add(UNSIGNED_ZERO)).collect())
+    }
+
     /// f32 values that are not in a tensor yet.
     pub(crate) fn f32(values: Vec<f32>) -> candle_core::Result<Self> {
         let count = values.len();
@@ -125,15 +138,25 @@ fn write_values<T: Copy, const N: usize>(
 }
 
 impl Initializer {
-    /// The message without its data, which is its last field.
-    fn head(&self) -> Vec<u8> {
-        let head = TensorProto {
+    /// The message.
+    pub(crate) fn to_message(&self) -> io::Result<TensorProto> {
+        let mut raw_data = Vec::new();
+        self.values.write(&mut raw_data)?;
+        Ok(TensorProto { raw_data, ..self.message_without_data() })
+    }
+
+    fn message_without_data(&self) -> TensorProto {
+        TensorProto {
             dims: self.dims.iter().map(|&dim| dim as i64).collect(),
             data_type: self.values.data_type() as i32,
             name: self.name.clone(),
             ..TensorProto::default()
-        };
-        head.encode_to_vec()
+        }
+    }
+
+    /// The message without its data, which is its last field.
+    fn head(&self) -> Vec<u8> {
+        self.message_without_data().encode_to_vec()
     }
 
     fn message_len(&self) -> u64 {

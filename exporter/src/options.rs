@@ -3,6 +3,8 @@ use std::{fmt, path::PathBuf, str::FromStr};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use crate::{Calibration, IntegerFormat, Preference, Refinement, Scheme};
+
 /// What an export is to be.
 #[derive(Clone, Debug)]
 pub struct ExportOptions {
@@ -10,8 +12,22 @@ pub struct ExportOptions {
     pub output: PathBuf,
     /// How the numbers are made smaller; f32 as trained where none.
     pub quantize: Option<Scheme>,
-    /// How fine the steps of int8 weights are.
-    pub weight_bits: WeightBits,
+    /// How integers stand for numbers, in schemes that have them.
+    pub integers: IntegerFormat,
+    /// Where the ranges of activations end, in static int8.
+    pub calibration: Calibration,
+    /// Whether static int8 corrects the biases for what rounding the weights does on average.
+    pub bias_correction: Refinement,
+    /// Whether static int8 evens out the ranges of neighbouring layers first.
+    pub equalization: Refinement,
+    /// What [`Scheme::Auto`] looks for among the files that fit the budget.
+    pub prefer: Preference,
+    /// The most layers that may go back to f32 where the budget does not hold; any number where none.
+    pub fp32_layers: Option<usize>,
+    /// The engine that the file is for.
+    pub target: Target,
+    /// A folder for what became of each file that was tried: `trials.csv`, `.json`, `.svg` and `.png`.
+    pub trials: Option<PathBuf>,
     /// The version of ONNX's operators.
     pub opset: Opset,
     /// Which weights of the run.
@@ -27,6 +43,8 @@ pub struct ExportOptions {
     /// The share of verification pictures that a quantized file may get wrong beyond those that the network
     /// gets wrong. One picture is always forgiven, unless this is 0.
     pub max_drop: f64,
+    /// The least share of verification pictures to which a quantized file must give the network's own answer.
+    pub min_agreement: Option<f64>,
     /// Threads of the engines; all cores where 0.
     pub threads: usize,
 }
@@ -37,7 +55,14 @@ impl ExportOptions {
         Self {
             output: output.into(),
             quantize: None,
-            weight_bits: WeightBits::Seven,
+            integers: IntegerFormat::default(),
+            calibration: Calibration::Auto,
+            bias_correction: Refinement::Auto,
+            equalization: Refinement::Auto,
+            prefer: Preference::Size,
+            fp32_layers: None,
+            target: Target::Generic,
+            trials: None,
             opset: Opset::default(),
             weights: Weights::Best,
             calibration_pictures: 128,
@@ -45,55 +70,35 @@ impl ExportOptions {
             verify_on: VerifyOn::Pictures,
             pictures: None,
             max_drop: 0.02,
+            min_agreement: None,
             threads: 0,
         }
     }
 }
 
-/// A way to make the numbers of a network smaller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Scheme {
-    /// Weights and activations in 8 bits, calibrated on training pictures (QDQ).
-    Int8,
-    /// Dense layers in 8 bits, their inputs quantized batch by batch; no calibration.
-    Dynamic,
-    /// Weights stored in 16 bits, computed with in f32.
-    Fp16,
-}
-
-/// How many of the 8 bits of a quantized weight are used.
-///
-/// On x86 processors without VNNI, ONNX Runtime multiplies with `vpmaddubsw`, which adds two products of a `u8`
-/// activation and an `i8` weight in 16 bits and saturates: `2 × 255 × 127` does not fit. Emulated on a trained slim
-/// VGG-16, that changed the answers to 4 of 24 pictures, and the processor that exports may never show it. With
-/// weights up to 64, `2 × 255 × 64 = 32,640` fits, and every processor computes the same.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum WeightBits {
-    /// -64 to 64: right on every processor.
+/// The engine that a file is for: what it must compute there is what decides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Target {
+    /// Every engine that is here, but for a GPU.
     #[default]
-    #[value(name = "7")]
-    Seven,
-    /// -127 to 127: half the rounding error; for processors with VNNI, AMX or Arm's dot products.
-    #[value(name = "8")]
-    Eight,
+    Generic,
+    /// tract.
+    Tract,
+    /// ONNX Runtime on the CPU.
+    OrtCpu,
+    /// ONNX Runtime on an NVIDIA GPU.
+    OrtCuda,
 }
 
-impl WeightBits {
-    /// The number.
-    pub fn count(self) -> u8 {
-        match self {
-            Self::Seven => 7,
-            Self::Eight => 8,
-        }
-    }
-
-    /// The largest magnitude of a weight; ranges are symmetric.
-    pub fn largest(self) -> i8 {
-        match self {
-            Self::Seven => 64,
-            Self::Eight => 127,
-        }
+impl fmt::Display for Target {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::Generic => "generic",
+            Self::Tract => "tract",
+            Self::OrtCpu => "ort-cpu",
+            Self::OrtCuda => "ort-cuda",
+        })
     }
 }
 

@@ -33,22 +33,28 @@ struct File {
     sha256: Sha256,
 }
 
+/// Which pictures of one side of a split: as many of each class as can be, in the order of the split (which its seed
+/// shuffled).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Selection {
+    /// The side.
+    pub(crate) side: Side,
+    /// How many are left to others.
+    pub(crate) skip: usize,
+    /// How many are taken behind those, at most.
+    pub(crate) limit: usize,
+}
+
 impl Inputs {
-    /// At most `limit` pictures of one side of a split, as many of each class as can be, in the order of the
-    /// split (which its seed shuffled).
-    pub(crate) fn of_side(
-        split: &Split,
-        side: Side,
-        limit: usize,
-        preprocess: &Preprocess,
-        root: Option<&Path>,
-    ) -> Self {
+    /// Pictures of a split.
+    pub(crate) fn of(split: &Split, selection: Selection, preprocess: &Preprocess, root: Option<&Path>) -> Self {
+        let side = selection.side;
         let root = match root {
             // Only the folder of the whole run can have been named anew; a side with a folder of its own stays there.
             Some(root) if split.folder(side) == split.folder(Side::Training) => root,
             _ => split.folder(side),
         };
-        let chosen = stratified(split, side, limit);
+        let chosen = stratified(split, selection);
         let of = split.side(side).count();
         let name = side.name();
         let description = if chosen.len() == of {
@@ -59,6 +65,14 @@ impl Inputs {
         let file = |file: &SplitFile| File { path: root.join(&file.path), label: file.label, sha256: file.sha256 };
         let files = chosen.into_iter().map(file).collect();
         Self { preprocess: preprocess.clone(), source: Source::Files { files, description } }
+    }
+
+    /// The same under another description.
+    pub(crate) fn described(mut self, as_this: String) -> Self {
+        if let Source::Files { description, .. } = &mut self.source {
+            *description = as_this;
+        }
+        self
     }
 
     /// Pictures of random pixels, the same ones every time.
@@ -150,7 +164,7 @@ impl File {
 }
 
 /// One picture of each class in turn, until there are enough or no more.
-fn stratified(split: &Split, side: Side, limit: usize) -> Vec<&SplitFile> {
+fn stratified(split: &Split, Selection { side, skip, limit }: Selection) -> Vec<&SplitFile> {
     let mut classes: Vec<Vec<&SplitFile>> = vec![Vec::new(); split.labels.len()];
     for file in split.side(side) {
         if let Some(class) = classes.get_mut(file.label as usize) {
@@ -159,7 +173,7 @@ fn stratified(split: &Split, side: Side, limit: usize) -> Vec<&SplitFile> {
     }
     let longest = classes.iter().map(Vec::len).max().unwrap_or(0);
     let rounds = (0..longest).flat_map(|round| classes.iter().filter_map(move |class| class.get(round).copied()));
-    rounds.take(limit).collect()
+    rounds.skip(skip).take(limit).collect()
 }
 
 #[cfg(test)]
@@ -167,6 +181,8 @@ mod tests {
     use models::Preset;
 
     use super::*;
+
+    const TRAINING: Selection = Selection { side: Side::Training, skip: 0, limit: 9 };
 
     fn split(labels: &[u32]) -> Split {
         let file = |(index, &label): (usize, &u32)| SplitFile {
@@ -190,16 +206,18 @@ mod tests {
     #[test]
     fn few_pictures_are_spread_over_the_classes() {
         let split = split(&[0, 0, 0, 0, 1, 1, 0]);
-        let paths =
-            |limit| stratified(&split, Side::Training, limit).iter().map(|file| file.path.as_str()).collect::<Vec<_>>();
-        assert_eq!(paths(4), ["0.png", "4.png", "1.png", "5.png"]);
-        assert_eq!(paths(100).len(), 7);
-        assert!(stratified(&split, Side::Validation, 9).is_empty());
+        let paths = |skip, limit| {
+            let chosen = stratified(&split, Selection { side: Side::Training, skip, limit });
+            chosen.iter().map(|file| file.path.as_str()).collect::<Vec<_>>()
+        };
+        assert_eq!(paths(0, 4), ["0.png", "4.png", "1.png", "5.png"]);
+        assert_eq!(paths(4, 100), ["2.png", "3.png", "6.png"], "the others");
+        assert!(stratified(&split, Selection { side: Side::Validation, skip: 0, limit: 9 }).is_empty());
     }
 
     #[test]
     fn a_picture_that_is_gone_is_named() {
-        let inputs = Inputs::of_side(&split(&[0]), Side::Training, 9, &Preset::Rescaling.preprocess(4, 4), None);
+        let inputs = Inputs::of(&split(&[0]), TRAINING, &Preset::Rescaling.preprocess(4, 4), None);
         assert_eq!(inputs.description(), "training side of the run");
         let error = inputs.load(0..1).expect_err("there is no such folder");
         assert!(matches!(&error, ExportError::PictureGone { path, .. } if path.ends_with("0.png")), "{error}");
@@ -210,7 +228,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("0.png"), b"other bytes").expect("a file");
         let preprocess = Preset::Rescaling.preprocess(4, 4);
-        let inputs = Inputs::of_side(&split(&[0]), Side::Training, 9, &preprocess, Some(folder.path()));
+        let inputs = Inputs::of(&split(&[0]), TRAINING, &preprocess, Some(folder.path()));
         let error = inputs.load(0..1).expect_err("another digest");
         assert!(matches!(&error, ExportError::PictureChanged { path } if path.ends_with("0.png")), "{error}");
     }

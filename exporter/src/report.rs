@@ -1,10 +1,13 @@
-use std::{fmt, path::PathBuf};
+mod text;
 
-use comfy_table::{CellAlignment, Table, presets};
-use models::{Metric, Sha256};
+use std::path::PathBuf;
+
+use models::{Metric, QuantizationCost, Sha256};
 use serde::Serialize;
 
-use crate::{CalibrationReport, Scheme, Tolerance, Weights};
+use crate::{
+    Arithmetic, CalibrationReport, LayerPrecision, Scheme, Target, Tolerance, Weights, quantization::plan::Plan,
+};
 
 /// What was exported, and how the file compares with the network. Serialized, it is what
 /// `exporter --format json` prints.
@@ -16,6 +19,8 @@ pub struct ExportReport {
     pub held: bool,
     /// Bytes of the file.
     pub bytes: u64,
+    /// The engine that the file is for.
+    pub target: Target,
     /// How the numbers were made smaller; null for f32.
     pub quantization: Option<Scheme>,
     /// How many bits of int8 weights are used, 7 or 8; null unless int8.
@@ -34,12 +39,72 @@ pub struct ExportReport {
     pub weights_sha256: Sha256,
     /// The digest of the data, as the run split it.
     pub data_sha256: Sha256,
+    /// Each layer with weights and its precision, in the order of the network; empty for f32.
+    pub layers: Vec<LayerReport>,
     /// What calibration saw and chose; null unless static int8.
     pub calibration: Option<CalibrationReport>,
     /// How the file compares with the network.
     pub verification: Verification,
+    /// Every file that was written on the way; empty where nothing was to be quantized.
+    pub trials: Vec<TrialReport>,
     /// Seconds that all of it took.
     pub seconds: f64,
+}
+
+/// How the numbers of a layer are stored.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LayerReport {
+    /// The layer.
+    pub layer: String,
+    /// How.
+    pub precision: LayerPrecision,
+    /// The root-mean-square error, relative to that of the logits themselves, that the layer leaves in the logits of
+    /// training pictures when it alone has the scheme's precision; null where it was not measured, because everything
+    /// kept the budget.
+    pub sensitivity: Option<f64>,
+}
+
+impl LayerReport {
+    pub(crate) fn of(plan: &Plan, sensitivities: &[(String, f64)]) -> Vec<Self> {
+        let sensitivity = |layer: &str| sensitivities.iter().find(|(name, _)| name == layer).map(|(_, error)| *error);
+        let layers = plan.layers().iter();
+        layers
+            .map(|(layer, precision)| Self {
+                layer: layer.clone(),
+                precision: *precision,
+                sensitivity: sensitivity(layer),
+            })
+            .collect()
+    }
+}
+
+/// A file that was written and measured on the way to the one that is kept.
+#[derive(Clone, Debug, Serialize)]
+pub struct TrialReport {
+    /// Its scheme; null as trained.
+    pub scheme: Option<Scheme>,
+    /// The layers that went back to f32 for it, the most sensitive first.
+    pub fp32_layers: Vec<String>,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// What it computes.
+    pub engines: Vec<EngineVerification>,
+    /// Whether it keeps the budget.
+    pub held: bool,
+    /// Whether it is the one that is kept.
+    pub chosen: bool,
+}
+
+impl TrialReport {
+    /// The scheme and the number of layers in f32: `int8, 2 layers fp32`.
+    pub(crate) fn name(&self) -> String {
+        let scheme = self.scheme.map_or_else(|| "fp32".to_owned(), |scheme| scheme.to_string());
+        match self.fp32_layers.len() {
+            0 => scheme,
+            1 => format!("{scheme}, 1 layer fp32"),
+            layers => format!("{scheme}, {layers} layers fp32"),
+        }
+    }
 }
 
 /// How a file compares with the network that it was made from.
@@ -60,7 +125,7 @@ pub struct Verification {
 /// What the network itself answers.
 #[derive(Clone, Debug, Serialize)]
 pub struct Reference {
-    /// `candle cpu`.
+    /// `candle cpu`; for a file of another project the engine that ran it.
     pub engine: &'static str,
     /// Its largest logit, by magnitude; tolerances are shares of it.
     pub largest_logit: f32,
@@ -91,12 +156,16 @@ pub struct EngineVerification {
     pub correct: Option<usize>,
     /// Their share.
     pub accuracy: Option<f64>,
+    /// Right answers fewer than the network's; where there are none to count, other answers than the network's.
+    pub lost: usize,
     /// Milliseconds from the path to an engine that is ready.
     pub load_ms: f64,
     /// Median milliseconds for one picture, preprocessed, at batch 1; null for a reference evaluator.
     pub latency_ms: Option<f64>,
     /// Threads that computed.
     pub threads: Option<usize>,
+    /// What it multiplies; null where it was not looked at: as trained, and in a reference evaluator.
+    pub arithmetic: Option<Arithmetic>,
     /// Whether the difference, or the accuracy, is as it should be.
     pub held: bool,
 }
@@ -111,6 +180,18 @@ pub struct AbsentEngine {
 }
 
 impl Verification {
+    /// What the file lost, as a model card states it.
+    pub(crate) fn costs(&self) -> Vec<QuantizationCost> {
+        let cost = |engine: &EngineVerification| QuantizationCost {
+            engine: engine.engine.clone(),
+            data: self.data.clone(),
+            pictures: engine.pictures,
+            lost: engine.lost,
+            agreeing: engine.agreeing,
+        };
+        self.engines.iter().map(cost).collect()
+    }
+
     /// The accuracies as a model card states them: only engines that saw every picture.
     pub(crate) fn metrics(&self) -> Vec<Metric> {
         let metric = |engine: &EngineVerification| {
@@ -118,71 +199,5 @@ impl Verification {
             Some(Metric { data: self.data.clone(), engine: engine.engine.clone(), correct, pictures: engine.pictures })
         };
         self.engines.iter().filter_map(metric).collect()
-    }
-}
-
-/// The table that `exporter` prints.
-impl fmt::Display for ExportReport {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let numbers = match self.quantization {
-            None => "fp32",
-            Some(Scheme::Int8) => "int8 (QDQ)",
-            Some(Scheme::Dynamic) => "int8 (dynamic, dense layers)",
-            Some(Scheme::Fp16) => "fp16 weights",
-        };
-        let megabytes = self.bytes as f64 / 1e6;
-        writeln!(formatter, "{}: {numbers}, {megabytes:.1} MB, opset {}", self.file.display(), self.opset)?;
-        if let Some(calibration) = &self.calibration {
-            writeln!(
-                formatter,
-                "calibrated on {} pictures ({}), clipping: {:?}",
-                calibration.pictures, calibration.data, calibration.clipping
-            )?;
-        }
-        let Verification { data, pictures, reference, engines, absent } = &self.verification;
-        writeln!(formatter, "compared with the network on {pictures} pictures ({data})")?;
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING).set_header([
-            "engine",
-            "pictures",
-            "max difference",
-            "same class",
-            "accuracy",
-            "load ms",
-            "ms/picture",
-            "held",
-        ]);
-        for column in table.column_iter_mut().skip(1) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-        let dash = || "–".to_owned();
-        let percent = |share: Option<f64>| share.map_or_else(dash, |share| format!("{:.1} %", 100.0 * share));
-        table.add_row([
-            format!("{} (network)", reference.engine),
-            pictures.to_string(),
-            dash(),
-            dash(),
-            percent(reference.accuracy),
-            dash(),
-            dash(),
-            dash(),
-        ]);
-        for engine in engines {
-            table.add_row([
-                engine.engine.clone(),
-                engine.pictures.to_string(),
-                format!("{:.1e} ({:.1e})", engine.max_difference, engine.relative_difference),
-                format!("{}/{}", engine.agreeing, engine.pictures),
-                percent(engine.accuracy),
-                format!("{:.0}", engine.load_ms),
-                engine.latency_ms.map_or_else(dash, |latency| format!("{latency:.1}")),
-                if engine.held { "yes" } else { "NO" }.to_owned(),
-            ]);
-        }
-        write!(formatter, "{table}")?;
-        for engine in absent {
-            write!(formatter, "\nnot compared: {}: {}", engine.engine, engine.reason)?;
-        }
-        Ok(())
     }
 }

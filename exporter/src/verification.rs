@@ -7,7 +7,8 @@ use prost::{Message, bytes::Bytes};
 use runtime::{EngineChoice, Model, RuntimeError};
 
 use crate::{
-    AbsentEngine, EngineVerification, ExportError, Progress, Reference, Scheme, Tolerance, Verification,
+    AbsentEngine, Arithmetic, EngineVerification, ExportError, Progress, Reference, Target, Verification,
+    gate::Demand,
     graph::{INPUT, OUTPUT},
     pictures::Inputs,
     progress::advance,
@@ -21,6 +22,7 @@ const BATCH_BYTES: usize = 256 << 20;
 /// What the network answers, to compare a file with.
 #[derive(Debug)]
 pub(crate) struct Expected {
+    engine: &'static str,
     classes: usize,
     /// `[pictures, classes]`
     logits: Vec<f32>,
@@ -43,14 +45,27 @@ impl Expected {
             logits.extend(answers.flatten_all().and_then(|answers| answers.to_vec1::<f32>()).map_err(failed)?);
             advance(progress, pictures)?;
         }
-        Ok(Self { classes: architecture.classes, logits, labels: inputs.labels() })
+        Ok(Self { engine: "candle cpu", classes: architecture.classes, logits, labels: inputs.labels() })
+    }
+
+    /// Runs a file, and takes its answers for the network's.
+    pub(crate) fn of_model(model: &Model, inputs: &Inputs, progress: &mut dyn Progress) -> Result<Self, ExportError> {
+        let engine = model.report().engine;
+        progress.start(engine, inputs.len());
+        let mut logits = Vec::with_capacity(inputs.len() * model.classes());
+        for range in inputs.batches(1) {
+            let answer = model.logits(&inputs.load(range)?, 1);
+            logits.extend(answer.map_err(|source| ExportError::Foreign { path: model.name().into(), source })?);
+            advance(progress, 1)?;
+        }
+        Ok(Self { engine, classes: model.classes(), logits, labels: inputs.labels() })
     }
 
     /// The network's own part of the report.
     pub(crate) fn reference(&self) -> Reference {
         let correct = self.correct(&self.logits);
         Reference {
-            engine: "candle cpu",
+            engine: self.engine,
             largest_logit: self.largest(),
             correct,
             accuracy: self.accuracy(correct, self.pictures()),
@@ -76,48 +91,38 @@ impl Expected {
 
     /// Compares another's logits of the first pictures with the network's.
     fn compare(&self, run: EngineRun, demand: Demand) -> EngineVerification {
-        let EngineRun { engine, version, threads, logits, load_ms, latency_ms } = run;
+        let EngineRun { engine, version, threads, logits, load_ms, latency_ms, arithmetic } = run;
         let pictures = logits.len() / self.classes.max(1);
         let pairs = self.logits.iter().zip(&logits);
         let max_difference = pairs.fold(0f32, |max, (expected, found)| max.max((expected - found).abs()));
-        let relative_difference = max_difference / self.largest().max(f32::MIN_POSITIVE);
         let rows = self.logits.chunks(self.classes).zip(logits.chunks(self.classes));
         let agreeing = rows.filter(|(expected, found)| first_class(expected) == first_class(found)).count();
         // A share of two pictures would be no accuracy.
         let correct = self.correct(&logits).filter(|_| pictures == self.pictures());
-        let expected_correct = self.correct(&self.logits[..logits.len()]);
-        let (tolerance, held) = match demand {
-            Demand::Logits(tolerance) => (Some(tolerance), relative_difference <= tolerance.share()),
-            Demand::Answers { max_drop } => {
-                let lost = match (expected_correct, correct) {
-                    (Some(expected), Some(correct)) => expected.saturating_sub(correct),
-                    _ => pictures - agreeing,
-                };
-                (None, lost <= allowed_losses(max_drop, pictures))
-            }
+        let lost = match (self.correct(&self.logits), correct) {
+            (Some(expected), Some(correct)) => expected.saturating_sub(correct),
+            _ => pictures - agreeing,
         };
-        EngineVerification {
+        let mut verification = EngineVerification {
             engine,
             version,
             pictures,
             max_difference,
-            relative_difference,
-            tolerance,
+            relative_difference: max_difference / self.largest().max(f32::MIN_POSITIVE),
+            tolerance: demand.tolerance,
             agreeing,
             correct,
             accuracy: self.accuracy(correct, pictures),
+            lost,
             load_ms,
             latency_ms,
             threads,
-            held,
-        }
+            arithmetic,
+            held: false,
+        };
+        verification.held = demand.failures(&verification).is_empty();
+        verification
     }
-}
-
-/// How many pictures a quantized file may lose: the share, but at least one unless the share is 0, because a
-/// set of fewer than `1 / max_drop` pictures could not hold otherwise.
-fn allowed_losses(max_drop: f64, pictures: usize) -> usize {
-    if max_drop <= 0.0 { 0 } else { ((max_drop * pictures as f64).floor() as usize).max(1) }
 }
 
 /// The index of the largest logit; the first of equals.
@@ -131,87 +136,6 @@ fn first_class(row: &[f32]) -> usize {
     best
 }
 
-/// What must hold for a file.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Demand {
-    /// Logits within a tolerance.
-    Logits(Tolerance),
-    /// Right answers, or where there are no classes the same answers, but for this share.
-    Answers {
-        /// The share.
-        max_drop: f64,
-    },
-}
-
-impl Demand {
-    /// What must hold under a scheme.
-    pub(crate) fn of(scheme: Option<Scheme>, max_drop: f64) -> Self {
-        match scheme {
-            None => Self::Logits(Tolerance::Close),
-            Some(Scheme::Fp16) => Self::Logits(Tolerance::Approximate),
-            Some(Scheme::Int8 | Scheme::Dynamic) => Self::Answers { max_drop },
-        }
-    }
-}
-
-/// One engine that did not compute what it should.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum GateFailure {
-    /// The logits differ too much.
-    #[error(
-        "in {engine} the file's logits differ from the network's by {found:.1e} of the largest logit, beyond the \
-         tolerance {tolerance:?} ({limit:.0e})"
-    )]
-    Logits {
-        /// The engine.
-        engine: String,
-        /// The largest difference as a share of the largest logit.
-        found: f32,
-        /// The tolerance.
-        tolerance: Tolerance,
-        /// Its share.
-        limit: f32,
-    },
-    /// Too many answers are wrong, or other than the network's.
-    #[error(
-        "in {engine} the quantized file answers {right} of {pictures} pictures right, the network {expected}; at most \
-         {allowed} may be lost (--max-drop)"
-    )]
-    Answers {
-        /// The engine.
-        engine: String,
-        /// Right answers, or answers that are the network's.
-        right: usize,
-        /// The network's.
-        expected: usize,
-        /// Pictures.
-        pictures: usize,
-        /// How many may be lost.
-        allowed: usize,
-    },
-}
-
-/// What did not hold.
-pub(crate) fn failures(verification: &Verification, max_drop: f64) -> Vec<GateFailure> {
-    let failure = |engine: &EngineVerification| match engine.tolerance {
-        Some(tolerance) => GateFailure::Logits {
-            engine: engine.engine.clone(),
-            found: engine.relative_difference,
-            tolerance,
-            limit: tolerance.share(),
-        },
-        None => GateFailure::Answers {
-            engine: engine.engine.clone(),
-            right: engine.correct.unwrap_or(engine.agreeing),
-            expected: verification.reference.correct.unwrap_or(engine.pictures),
-            pictures: engine.pictures,
-            allowed: allowed_losses(max_drop, engine.pictures),
-        },
-    };
-    verification.engines.iter().filter(|engine| !engine.held).map(failure).collect()
-}
-
 /// What an engine made of a file.
 struct EngineRun {
     engine: String,
@@ -220,6 +144,7 @@ struct EngineRun {
     logits: Vec<f32>,
     load_ms: f64,
     latency_ms: Option<f64>,
+    arithmetic: Option<Arithmetic>,
 }
 
 /// How a file is verified.
@@ -228,30 +153,25 @@ pub(crate) struct Verifier<'a> {
     pub(crate) inputs: &'a Inputs,
     pub(crate) expected: &'a Expected,
     pub(crate) demand: Demand,
+    pub(crate) target: Target,
     pub(crate) threads: usize,
+    /// Multiply-accumulates of each layer of a quantized file, in the order of the network; none where nobody asks what
+    /// they are computed in.
+    pub(crate) multiply_accumulates: Option<&'a [u64]>,
     /// Whether candle-onnx knows the operators of the file.
     pub(crate) candle_onnx: bool,
 }
 
 impl Verifier<'_> {
-    /// Runs the file in every engine that is there.
+    /// Runs the file in the engine that it is for; in every one that is there, where it is for any.
     pub(crate) fn verify(&self, progress: &mut dyn Progress) -> Result<Verification, ExportError> {
-        let mut engines =
-            vec![self.compare(self.runtime(EngineChoice::Tract, progress).map_err(|e| e.named("tract"))?)];
         let mut absent = Vec::new();
-        match self.runtime(EngineChoice::Ort, progress) {
-            Ok(run) => engines.push(self.compare(run)),
-            Err(Failure::Engine(error @ (RuntimeError::LibraryMissing { .. } | RuntimeError::NotCompiled { .. }))) => {
-                absent.push(AbsentEngine { engine: "onnxruntime", reason: error.to_string() });
-            }
-            Err(failure) => return Err(failure.named("onnxruntime")),
-        }
-        if self.candle_onnx {
-            engines.push(self.compare(self.candle_onnx(progress)?));
-        } else {
-            let reason = "it lacks the operators of quantized files".to_owned();
-            absent.push(AbsentEngine { engine: "candle-onnx", reason });
-        }
+        let engines = match self.target {
+            Target::Generic => self.everywhere(&mut absent, progress)?,
+            Target::Tract => vec![self.run_in("tract", EngineChoice::Tract, progress)?],
+            Target::OrtCpu => vec![self.run_in("onnxruntime", EngineChoice::Ort, progress)?],
+            Target::OrtCuda => vec![self.run_in("onnxruntime cuda", EngineChoice::OrtCuda, progress)?],
+        };
         Ok(Verification {
             data: self.inputs.description().to_owned(),
             pictures: self.inputs.len(),
@@ -259,6 +179,38 @@ impl Verifier<'_> {
             engines,
             absent,
         })
+    }
+
+    fn everywhere(
+        &self,
+        absent: &mut Vec<AbsentEngine>,
+        progress: &mut dyn Progress,
+    ) -> Result<Vec<EngineVerification>, ExportError> {
+        let mut engines = vec![self.run_in("tract", EngineChoice::Tract, progress)?];
+        match self.run_in("onnxruntime", EngineChoice::Ort, progress) {
+            Ok(engine) => engines.push(engine),
+            Err(ExportError::Engine {
+                source: error @ (RuntimeError::LibraryMissing { .. } | RuntimeError::NotCompiled { .. }),
+                ..
+            }) => absent.push(AbsentEngine { engine: "onnxruntime", reason: error.to_string() }),
+            Err(error) => return Err(error),
+        }
+        if self.candle_onnx {
+            engines.push(self.compare(self.candle_onnx(progress)?));
+        } else {
+            let reason = "it lacks the operators of quantized files".to_owned();
+            absent.push(AbsentEngine { engine: "candle-onnx", reason });
+        }
+        Ok(engines)
+    }
+
+    fn run_in(
+        &self,
+        name: &'static str,
+        choice: EngineChoice,
+        progress: &mut dyn Progress,
+    ) -> Result<EngineVerification, ExportError> {
+        Ok(self.compare(self.runtime(choice, progress).map_err(|failure| failure.named(name))?))
     }
 
     fn compare(&self, run: EngineRun) -> EngineVerification {
@@ -282,13 +234,23 @@ impl Verifier<'_> {
             times.push(milliseconds(start));
             advance(progress, 1).map_err(Failure::Export)?;
         }
+        let (engine, version, threads) = (report.engine.to_owned(), report.version.clone(), report.threads);
+        let arithmetic = match self.multiply_accumulates {
+            Some(layers) if choice == EngineChoice::Tract => Some(Arithmetic::of_tract(report, layers)),
+            Some(layers) => {
+                drop(model);
+                Some(Arithmetic::of_onnxruntime(self.path, choice, layers).map_err(Failure::Export)?)
+            }
+            None => None,
+        };
         Ok(EngineRun {
-            engine: report.engine.to_owned(),
-            version: Some(report.version.clone()),
-            threads: Some(report.threads),
+            engine,
+            version: Some(version),
+            threads: Some(threads),
             logits,
             load_ms,
             latency_ms: median(times),
+            arithmetic,
         })
     }
 
@@ -315,7 +277,7 @@ impl Verifier<'_> {
         let logits = logits.map(|logits| logits.to_vec1::<f32>()).transpose().map_err(failed)?.unwrap_or_default();
         advance(progress, pictures)?;
         let engine = "candle-onnx".to_owned();
-        Ok(EngineRun { engine, version: None, threads: None, logits, load_ms, latency_ms: None })
+        Ok(EngineRun { engine, version: None, threads: None, logits, load_ms, latency_ms: None, arithmetic: None })
     }
 }
 
@@ -352,27 +314,34 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Tolerance, gate::Budget};
 
     fn expected(labels: Option<Vec<usize>>) -> Expected {
-        Expected { classes: 2, logits: vec![10.0, 0.0, 0.0, 5.0, 5.0, 0.0], labels }
+        Expected { engine: "candle cpu", classes: 2, logits: vec![10.0, 0.0, 0.0, 5.0, 5.0, 0.0], labels }
     }
 
     fn compared(expected: &Expected, logits: Vec<f32>, demand: Demand) -> EngineVerification {
         let engine = "an engine".to_owned();
-        expected
-            .compare(EngineRun { engine, version: None, threads: None, logits, load_ms: 0.0, latency_ms: None }, demand)
+        let (version, threads, latency_ms, arithmetic) = (None, None, None, None);
+        expected.compare(EngineRun { engine, version, threads, logits, load_ms: 0.0, latency_ms, arithmetic }, demand)
+    }
+
+    fn logits(tolerance: Tolerance) -> Demand {
+        Demand { tolerance: Some(tolerance), budget: None }
+    }
+
+    fn answers(max_drop: f64, min_agreement: Option<f64>) -> Demand {
+        Demand { tolerance: None, budget: Some(Budget { max_drop, min_agreement }) }
     }
 
     #[test]
     fn differences_are_shares_of_the_largest_logit() {
-        let demand = Demand::Logits(Tolerance::Close);
+        let demand = logits(Tolerance::Close);
         let near = compared(&expected(None), vec![10.0009, 0.0, 0.0, 5.0, 5.0, 0.0], demand);
         assert!(near.held && near.relative_difference > 8e-5 && near.agreeing == 3, "{near:?}");
         let far = compared(&expected(None), vec![10.0, 0.0, 0.0, 5.0, 5.0, 0.002], demand);
         assert!(!far.held && far.tolerance == Some(Tolerance::Close), "{far:?}");
-        assert!(
-            !compared(&expected(None), vec![10.0, 1e-6, 0.0, 5.0, 5.0, 0.0], Demand::Logits(Tolerance::Exact)).held
-        );
+        assert!(!compared(&expected(None), vec![10.0, 1e-6, 0.0, 5.0, 5.0, 0.0], logits(Tolerance::Exact)).held);
     }
 
     #[test]
@@ -380,7 +349,7 @@ mod tests {
         let two_other_classes = vec![0.0, 1.0, 1.0, 0.0, 1.0, 0.0];
         let one_other_class = vec![0.0, 1.0, 0.0, 1.0, 1.0, 0.0];
         let held = |labels: Option<Vec<usize>>, logits: &[f32], max_drop| {
-            compared(&expected(labels), logits.to_vec(), Demand::Answers { max_drop }).held
+            compared(&expected(labels), logits.to_vec(), answers(max_drop, None)).held
         };
         assert!(held(None, &one_other_class, 0.02));
         assert!(!held(None, &one_other_class, 0.0));
@@ -393,8 +362,8 @@ mod tests {
 
     #[test]
     fn a_failure_says_where_and_how_much() {
-        let expected = expected(Some(vec![0, 1, 0]));
-        let engines = vec![compared(&expected, vec![0.0, 1.0, 1.0, 0.0, 1.0, 0.0], Demand::Answers { max_drop: 0.02 })];
+        let (expected, demand) = (expected(Some(vec![0, 1, 0])), answers(0.02, Some(0.5)));
+        let engines = vec![compared(&expected, vec![0.0, 1.0, 1.0, 0.0, 1.0, 0.0], demand)];
         let verification = Verification {
             data: String::new(),
             pictures: 3,
@@ -402,9 +371,11 @@ mod tests {
             engines,
             absent: Vec::new(),
         };
-        let failures = failures(&verification, 0.02);
-        let text = failures.first().expect("one engine").to_string();
+        let [lost, differs] = &demand.failures_of(&verification)[..] else { panic!("two failures") };
+        let text = lost.to_string();
         assert!(text.contains("an engine") && text.contains("1 of 3") && text.contains("network 3"), "{text}");
+        let text = differs.to_string();
+        assert!(text.contains("1 of 3") && text.contains("at least 2") && text.contains("--min-agreement"), "{text}");
     }
 
     #[test]

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{Architecture, InitialWeights, Interval, Preprocess, Sha256, TemperatureScaling};
+use crate::{Architecture, InitialWeights, Interval, Preprocess, QuantizationRecord, Sha256, TemperatureScaling};
 
 /// Everything that a server must know beside the graph, and everything that a person asks about a model.
 ///
@@ -64,6 +64,9 @@ pub struct Provenance {
     pub initial_weights: Option<InitialWeights>,
     /// How the numbers are stored, where not as f32: `int8 QDQ, per channel, calibrated on 128 pictures`.
     pub quantization: Option<String>,
+    /// The same in full, with what it cost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantization_record: Option<QuantizationRecord>,
 }
 
 /// Why metadata is not a [`ModelCard`].

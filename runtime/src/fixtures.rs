@@ -2,6 +2,7 @@
 
 pub(crate) const TINY: &[u8] = include_bytes!("../testdata/tiny.onnx");
 pub(crate) const QDQ: &[u8] = include_bytes!("../testdata/tiny-qdq.onnx");
+pub(crate) const QOPERATOR: &[u8] = include_bytes!("../testdata/tiny-qoperator.onnx");
 pub(crate) const DYNAMIC: &[u8] = include_bytes!("../testdata/tiny-dynamic.onnx");
 pub(crate) const HALF: &[u8] = include_bytes!("../testdata/tiny-half.onnx");
 pub(crate) const FOREIGN: &[u8] = include_bytes!("../testdata/foreign-softmax.onnx");

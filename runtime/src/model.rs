@@ -1,4 +1,9 @@
-use std::{num::NonZeroUsize, path::Path, sync::Arc, thread::available_parallelism};
+use std::{
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::available_parallelism,
+};
 
 use models::{CardError, ModelCard, Picture, Preprocess, Preset, Provenance, TemperatureScaling};
 use rayon::{ThreadPool, prelude::*};
@@ -49,6 +54,7 @@ pub struct ModelBuilder {
     preset: Option<Preset>,
     image_size: Option<[usize; 2]>,
     memory_map: bool,
+    optimized_graph: Option<PathBuf>,
 }
 
 impl ModelBuilder {
@@ -94,6 +100,14 @@ impl ModelBuilder {
     /// Height and width for [`preset`](Self::preset), where the graph takes pictures of any size.
     pub fn image_size(mut self, height: usize, width: usize) -> Self {
         self.image_size = Some([height, width]);
+        self
+    }
+
+    /// Writes the graph that ONNX Runtime computes, after all of its fusions, as an ONNX file to that path, with its
+    /// weights in a file beside it. It is to look at: it holds for this processor and version only. Other engines have
+    /// no such file, and write none; [`EngineReport::nodes`] says what they compute.
+    pub fn optimized_graph(mut self, path: impl Into<PathBuf>) -> Self {
+        self.optimized_graph = Some(path.into());
         self
     }
 
@@ -145,7 +159,14 @@ impl ModelBuilder {
         let threads = self.threads.map_or_else(|| (processors() / concurrency).max(1), NonZeroUsize::get);
         let pool = worker::pool(threads)?;
         let (classes, ends_in_softmax) = (signature.classes, signature.ends_in_softmax);
-        let options = EngineOptions { signature, size, threads, pool: Arc::clone(&pool), concurrency };
+        let options = EngineOptions {
+            signature,
+            size,
+            threads,
+            pool: Arc::clone(&pool),
+            concurrency,
+            optimized_graph: self.optimized_graph,
+        };
         let (worker, report) = Worker::start(self.engine, file, options)?;
         let classes = match classes {
             Some(classes) => classes,

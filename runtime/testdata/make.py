@@ -9,7 +9,8 @@ import os
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxruntime import InferenceSession
+from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SIZE, CLASSES = 12, 3
@@ -152,6 +153,26 @@ def half():
     return nodes, {name: value.astype(np.float16) for name, value in WEIGHTS.items()}
 
 
+def operators_on_integers(model, output, pictures):
+    """ONNX Runtime's own quantizer, with operators that it adds to ONNX's, and what it computes from them."""
+
+    class Reader:
+        batches = ({"input": picture[np.newaxis]} for picture in pictures)
+
+        def get_next(self):
+            return next(self.batches, None)
+
+    types = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
+    quantize_static(model, output, Reader(), QuantFormat.QOperator, per_channel=True, reduce_range=True, **types)
+    quantized = onnx.load(output)
+    del quantized.metadata_props[:]
+    helper.set_model_props(quantized, METADATA)
+    onnx.save(quantized, output)
+    session = InferenceSession(output, providers=["CPUExecutionProvider"])
+    logits = np.concatenate([session.run(None, {"input": picture[np.newaxis]})[0] for picture in pictures])
+    logits.tofile(output.replace(".onnx", ".logits"))
+
+
 if __name__ == "__main__":
     save("tiny.onnx", plain(), WEIGHTS, METADATA)
     save("tiny-half.onnx", *half(), METADATA)
@@ -167,10 +188,12 @@ if __name__ == "__main__":
     nhwc[1].input[0] = "nchw"
     save("channels-last.onnx", nhwc, WEIGHTS, {}, ("N", SIZE, SIZE, 3))
 
+    pictures = ((np.arange(8 * 3 * SIZE * SIZE) * 37 % 256).astype(np.float32) / np.float32(255)).reshape(8, 3, SIZE, SIZE)
+    operators_on_integers(tiny, os.path.join(HERE, "tiny-qoperator.onnx"), pictures)
+
     # What the files compute, by ONNX's own evaluator, which shares no code with either engine.
     from onnx.reference import ReferenceEvaluator
 
-    pictures = ((np.arange(8 * 3 * SIZE * SIZE) * 37 % 256).astype(np.float32) / np.float32(255)).reshape(8, 3, SIZE, SIZE)
     for name in ["tiny", "tiny-qdq", "tiny-dynamic", "tiny-half"]:
         model = onnx.load(os.path.join(HERE, f"{name}.onnx"))
         # The evaluator knows quantization since operator set 19; these operators mean the same in 17.

@@ -468,12 +468,26 @@ fn a_gate_that_does_not_hold_is_exit_code_3_and_leaves_no_file() -> Result<()> {
     tensors.insert("predictions.weight".to_owned(), Tensor::new(rows, &Device::Cpu)?);
     Network::from_tensors(network.architecture(), tensors, &Device::Cpu)?.save(&path, &card)?;
 
-    let output = trained.path("ruined.onnx");
-    let mut export = program("exporter")?;
-    export.arg(trained.path("run")).arg("-o").arg(&output).args(["--quantize", "--threads", "1", "--format", "json"]);
-    let finished = run(&mut export)?.with_code(3)?;
+    let (output, trials) = (trained.path("ruined.onnx"), trained.path("trials"));
+    let export = |flags: &[&str]| {
+        let mut export = program("exporter")?;
+        export.arg(trained.path("run")).arg("-o").arg(&output).args(["--quantize", "--threads", "1"]).args(flags);
+        run(export.args(["--format", "json", "--trials"]).arg(&trials))
+    };
+    let finished = export(&["--fp32-layers", "0"])?.with_code(3)?;
     assert_eq!(finished.json()?["held"], false);
     ensure!(finished.stderr.contains("the file was removed"), "{finished}");
     ensure!(!output.exists(), "the file is still there");
+    let csv = fs::read_to_string(trials.join("trials.csv"))?;
+    ensure!(csv.lines().count() >= 2 && csv.contains("int8,") && !csv.contains(",true\n"), "{csv}");
+    let drawn = Picture::decode(&fs::read(trials.join("trials.png"))?)?;
+    ensure!(drawn.rgb.chunks(3).any(|pixel| pixel != &drawn.rgb[..3]), "the drawing is blank");
+
+    // With the layer that costs so much in fp32, the same file keeps the budget.
+    let report = export(&[])?.with_code(0)?.json()?;
+    let last = report["layers"].as_array().and_then(|layers| layers.last()).context("layers")?;
+    assert_eq!((&last["layer"], &last["precision"]), (&"predictions".into(), &"fp32".into()), "{report}");
+    assert_eq!(report["verification"]["engines"][0]["lost"], 0, "{report}");
+    ensure!(output.is_file(), "no file");
     Ok(())
 }

@@ -9,4 +9,5 @@ mod keras_split;
 mod onnx_checker;
 mod parity;
 mod preprocessing;
+mod quantization;
 mod run_folder;

@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use candle_onnx::onnx::ModelProto;
-use exporter::{ExportOptions, Opset, Scheme};
+use exporter::{ExportOptions, Granularity, IntegerFormat, IntegerTypes, Operators, Opset, Scheme};
 use models::Family;
 use prost::Message;
 use serde_json::json;
@@ -37,18 +37,27 @@ fn every_scheme_head_and_opset_passes() -> Result<()> {
     let size = ImageSize { height: 32, width: 35 };
     let gap = Config { head: HeadKind::Gap, batch_norm: true, image_size: size, ..slim.clone() };
     let dense = Config { dropout: 0.5, image_size: size, ..slim };
-    let schemes = [None, Some(Scheme::Int8), Some(Scheme::Dynamic), Some(Scheme::Fp16)];
+    let schemes = || std::iter::once(None).chain(Scheme::CANDIDATES.map(Some));
     let runs = [TemporaryRun::untrained(gap, 3)?, TemporaryRun::untrained(dense, 3)?];
     let mut files = Vec::new();
     for opset in [Opset::OLDEST, Opset::default(), Opset::NEWEST] {
         for run in &runs {
-            for (number, quantize) in schemes.into_iter().enumerate() {
+            for (number, quantize) in schemes().enumerate() {
                 let output = run.path(format!("{opset}-{number}.onnx"));
                 let options =
                     ExportOptions { quantize, opset, threads: 1, max_drop: 1.0, ..ExportOptions::new(&output) };
                 exporter::export(run.run(), &options)?;
                 files.push((output, opset));
             }
+        }
+    }
+    for (number, integers) in integer_formats().enumerate() {
+        for (run, scheme) in [(0, Scheme::Int8), (1, Scheme::Int8), (1, Scheme::Dynamic), (1, Scheme::WeightOnly)] {
+            let output = runs[run].path(format!("{run}-{number}-{scheme}.onnx"));
+            let options =
+                ExportOptions { quantize: Some(scheme), threads: 1, max_drop: 1.0, ..ExportOptions::new(&output) };
+            exporter::export(runs[run].run(), &ExportOptions { integers, ..options })?;
+            files.push((output, Opset::default()));
         }
     }
     let paths: Vec<_> = files.iter().map(|(path, _)| path.clone()).collect();
@@ -71,6 +80,16 @@ fn every_scheme_head_and_opset_passes() -> Result<()> {
         ensure!(nodes.contains(&json!("block1_conv1")) && !nodes.contains(&json!("")), "{path}: {nodes:?}");
     }
     Ok(())
+}
+
+fn integer_formats() -> impl Iterator<Item = IntegerFormat> {
+    let default = IntegerFormat::default();
+    let types = [IntegerTypes::S8s8, IntegerTypes::U8u8].map(|types| IntegerFormat { types, ..default });
+    let per_tensor = IntegerFormat { granularity: Granularity::Tensor, ..default };
+    let formats = types.into_iter().chain([default, per_tensor]);
+    formats.flat_map(|format| {
+        [Operators::Qdq, Operators::Qoperator].map(|operators| IntegerFormat { operators, ..format })
+    })
 }
 
 #[test]

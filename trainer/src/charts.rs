@@ -1,7 +1,6 @@
 //! The plots of a run: curves, confusion matrix, reliability, robustness, accuracies side by side, and a grid of its pictures.
 
 mod accuracies;
-mod axis;
 mod confusion;
 mod curves;
 mod folds;

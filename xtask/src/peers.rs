@@ -1,6 +1,7 @@
 mod chart;
 mod inference;
 mod preprocessing;
+mod quantization;
 
 use std::{
     fs,
@@ -26,6 +27,8 @@ pub enum Comparison {
     Inference,
     /// From an encoded picture to the network's input, beside Pillow, OpenCV and torchvision.
     Preprocessing,
+    /// Quantized files of a trained network, beside those of ONNX Runtime's own quantizers.
+    Quantization,
 }
 
 /// What is measured, and how often.
@@ -47,7 +50,10 @@ pub struct Options {
     /// Of inference: the ONNX file of a slim network; one with initial weights is made where none is named.
     #[arg(long)]
     slim: Option<PathBuf>,
-    /// Of inference and preprocessing: measured runs in a turn; of inference a quarter of them with 8 pictures each.
+    /// Of quantization: the run folder of the network; a slim one is trained on the coffee pictures where none is named.
+    #[arg(long)]
+    run: Option<PathBuf>,
+    /// Of inference, preprocessing and quantization: measured runs in a turn; of inference a quarter of them with 8 pictures each.
     #[arg(long, default_value_t = 12)]
     runs: usize,
 }
@@ -78,15 +84,18 @@ const STEPS: [(usize, usize, usize); 4] = [(224, 8, 3), (224, 32, 1), (64, 8, 10
 const EPOCHS: [(usize, bool); 4] = [(224, false), (64, false), (224, true), (64, true)];
 const EPOCHS_IN_A_ROUND: &str = "3";
 
-/// Measures in turns, and writes the table into docs/peers.md.
+/// Measures in turns, and writes the table into docs/peers.md, or docs/quantization.md.
 pub fn peers(workspace: &Workspace, options: Options) -> Result<()> {
-    process::run(workspace.cargo().args(["build", "--release", "--workspace", "--example", "measure"]))?;
-    let Options { comparison, rounds, threads, model, quantized, slim, runs } = options;
+    if !matches!(options.comparison, Comparison::Quantization) {
+        process::run(workspace.cargo().args(["build", "--release", "--workspace", "--example", "measure"]))?;
+    }
+    let Options { comparison, rounds, threads, model, quantized, slim, run, runs } = options;
     let peers = Peers { workspace, rounds, threads };
     match comparison {
         Comparison::Training => peers.training(),
         Comparison::Loader => peers.loader(),
         Comparison::Preprocessing => peers.preprocessing(runs),
+        Comparison::Quantization => peers.quantization(run, runs),
         Comparison::Inference => peers.inference(model, quantized, slim, runs),
     }
 }
@@ -254,7 +263,12 @@ impl Peers<'_> {
 
     /// Puts a table between its marks in docs/peers.md.
     fn write(&self, mark: &str, rows: &[String]) -> Result<()> {
-        let path = self.workspace.root.join("docs/peers.md");
+        self.write_in("docs/peers.md", mark, rows)
+    }
+
+    /// Puts a table between its marks in a page.
+    fn write_in(&self, page: &str, mark: &str, rows: &[String]) -> Result<()> {
+        let path = self.workspace.root.join(page);
         let page = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let page = between(&page, mark, &rows.join("\n"))
             .with_context(|| format!("{} has no marks for the table '{mark}'", path.display()))?;

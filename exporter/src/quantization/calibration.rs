@@ -1,18 +1,24 @@
 use std::collections::BTreeMap;
 
-use candle_core::Tensor;
 use models::Preprocess;
 use serde::Serialize;
 
 use crate::{
-    ExportError, Progress,
+    Calibration, ExportError, ExportOptions, Progress, Refinement,
     folded::Step,
     forward::forward,
     graph::INPUT,
     onnx_file::with_f32,
     pictures::Inputs,
     progress::advance,
-    quantization::{histogram::Histogram, int8::ActivationScale},
+    quantization::{
+        bias_correction,
+        equalization::equalize,
+        histogram::Histogram,
+        int8::ActivationScale,
+        plan::Plan,
+        simulation::{Comparison, Scales, Simulation},
+    },
 };
 
 /// Where the range of an activation ends.
@@ -21,6 +27,8 @@ use crate::{
 pub enum Clipping {
     /// At the largest value that was seen.
     Maximum,
+    /// Where the distribution loses least information.
+    Entropy,
     /// At the value that one of 10,000 exceeds.
     Percentile9999,
     /// Where the squared error of clipping and rounding together is least.
@@ -28,11 +36,31 @@ pub enum Clipping {
 }
 
 impl Clipping {
-    const ALL: [Self; 3] = [Self::Maximum, Self::Percentile9999, Self::LeastSquares];
+    /// Those that are compared.
+    fn candidates(calibration: Calibration) -> &'static [Self] {
+        match calibration {
+            Calibration::Auto => &[Self::Maximum, Self::Entropy, Self::Percentile9999, Self::LeastSquares],
+            Calibration::MinMax => &[Self::Maximum],
+            Calibration::Entropy => &[Self::Entropy],
+            Calibration::Percentile => &[Self::Percentile9999],
+            Calibration::Mse => &[Self::LeastSquares],
+        }
+    }
+
+    /// In words, for a model's card.
+    pub(crate) fn describe(self) -> &'static str {
+        match self {
+            Self::Maximum => "to the largest value",
+            Self::Entropy => "by least divergence",
+            Self::Percentile9999 => "to the 99.99th percentile",
+            Self::LeastSquares => "by least squared error",
+        }
+    }
 
     fn end(self, histogram: &Histogram) -> f32 {
         match self {
             Self::Maximum => histogram.max(),
+            Self::Entropy => histogram.least_divergence(),
             Self::Percentile9999 => histogram.percentile(0.9999),
             Self::LeastSquares => histogram.least_squared_error(),
         }
@@ -48,9 +76,13 @@ pub struct CalibrationReport {
     pub data: String,
     /// Where the ranges end.
     pub clipping: Clipping,
-    /// The root-mean-square error of the logits that quantized activations alone leave, relative to the logits'
-    /// own root mean square, under each clipping.
+    /// The root-mean-square error of the logits that a file with every layer in static int8 leaves, relative to the
+    /// logits' own root mean square, under each clipping.
     pub logit_errors: Vec<ClippingError>,
+    /// What evening out the ranges of neighbouring layers did; null where it was not tried.
+    pub equalization: Option<RefinementReport>,
+    /// What correcting the biases did; null where it was not tried.
+    pub bias_correction: Option<RefinementReport>,
 }
 
 /// How well one clipping does.
@@ -62,180 +94,237 @@ pub struct ClippingError {
     pub error: f64,
 }
 
-/// Activations of 16 pictures are compared under each clipping; more changed no choice, and cost time.
-const COMPARED_PICTURES: usize = 16;
+/// What a refinement did to the relative root-mean-square error of the logits.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct RefinementReport {
+    /// The error without it.
+    pub without: f64,
+    /// The error with it.
+    pub with: f64,
+    /// Whether the file has it.
+    pub used: bool,
+}
+
+impl RefinementReport {
+    fn new(choice: Refinement, without: f64, with: f64) -> Self {
+        Self { without, with, used: choice == Refinement::On || with < without }
+    }
+}
+
+/// So many pictures are compared under each choice; more changed no choice, and cost time.
+pub(crate) const COMPARED_PICTURES: usize = 16;
 /// Bytes of activations that one batch may take.
 const BATCH_BYTES: usize = 256 << 20;
+/// The most pictures in a batch.
+const LARGEST_BATCH: usize = 32;
 
-/// Runs the network on pictures, and chooses a scale for the input and for each layer's activations.
-pub(crate) fn calibrate(
-    steps: &[Step],
-    inputs: &Inputs,
-    preprocess: &Preprocess,
-    bytes_per_picture: usize,
-    progress: &mut dyn Progress,
-) -> Result<(BTreeMap<String, ActivationScale>, CalibrationReport), ExportError> {
-    let batch = (BATCH_BYTES / bytes_per_picture.max(1)).clamp(1, 32);
-    let histograms = observe(steps, inputs, batch, progress)?;
-    let candidates = Clipping::ALL.map(|clipping| (clipping, scales(clipping, &histograms, preprocess)));
-    let logit_errors = compare(steps, inputs, batch, &candidates, progress)?;
-    let best = logit_errors.iter().min_by(|left, right| left.error.total_cmp(&right.error));
-    let clipping = best.map_or(Clipping::Maximum, |best| best.clipping);
-    let report =
-        CalibrationReport { pictures: inputs.len(), data: inputs.description().to_owned(), clipping, logit_errors };
-    Ok((scales(clipping, &histograms, preprocess), report))
+/// How many pictures go through the network at once.
+pub(crate) fn batch_size(bytes_per_picture: usize) -> usize {
+    (BATCH_BYTES / bytes_per_picture.max(1)).clamp(1, LARGEST_BATCH)
 }
 
-fn observe(
-    steps: &[Step],
-    inputs: &Inputs,
-    batch: usize,
-    progress: &mut dyn Progress,
-) -> Result<BTreeMap<String, Histogram>, ExportError> {
-    progress.start("calibration", inputs.len());
-    let mut histograms: BTreeMap<String, Histogram> = BTreeMap::new();
-    for range in inputs.batches(batch) {
-        let pictures = range.len();
-        let input = inputs.tensor(range)?;
-        let mut visit = |made_by: &str, value| {
-            if made_by != INPUT {
-                let histogram = histograms.entry(made_by.to_owned()).or_default();
-                with_f32(&value, |values| {
-                    histogram.add(values);
-                    Ok(())
-                })?;
-            }
-            Ok(value)
-        };
-        forward(steps, input, &mut visit).map_err(|source| ExportError::Candle { doing: "calibrating", source })?;
-        advance(progress, pictures)?;
+/// A network that is ready for static int8.
+#[derive(Clone, Debug)]
+pub(crate) struct Calibrated {
+    /// It computes what the network computes.
+    pub(crate) steps: Vec<Step>,
+    /// A scale for the input and for each layer's activations.
+    pub(crate) scales: Scales,
+    /// What was seen and chosen.
+    pub(crate) report: CalibrationReport,
+}
+
+impl Calibrated {
+    /// The steps to write a plan with: biases are corrected for its layers in static int8.
+    pub(crate) fn steps_for(&self, plan: &Plan, calibrator: &Calibrator<'_>) -> Result<Vec<Step>, ExportError> {
+        let used = self.report.bias_correction.is_some_and(|correction| correction.used);
+        if used { calibrator.corrected(&self.steps, plan, &self.scales) } else { Ok(self.steps.clone()) }
     }
-    Ok(histograms)
 }
 
-fn scales(
+/// Ranges of activations under one set of steps.
+struct Ranged {
     clipping: Clipping,
-    histograms: &BTreeMap<String, Histogram>,
-    preprocess: &Preprocess,
-) -> BTreeMap<String, ActivationScale> {
-    let layers = histograms
-        .iter()
-        .map(|(layer, histogram)| (layer.clone(), ActivationScale::covering(0.0, clipping.end(histogram))));
-    std::iter::once((INPUT.to_owned(), ActivationScale::of_input(preprocess))).chain(layers).collect()
+    scales: Scales,
+    logit_errors: Vec<ClippingError>,
+    /// The least of them.
+    error: f64,
 }
 
-/// The error that each candidate leaves in the logits. Weights stay f32: they are the same under all.
-fn compare(
-    steps: &[Step],
-    inputs: &Inputs,
-    batch: usize,
-    candidates: &[(Clipping, BTreeMap<String, ActivationScale>)],
-    progress: &mut dyn Progress,
-) -> Result<Vec<ClippingError>, ExportError> {
-    let compared = inputs.len().min(COMPARED_PICTURES);
-    progress.start("choosing ranges", compared);
-    let failed = |source| ExportError::Candle { doing: "choosing ranges", source };
-    let logits = |input: &Tensor, scales: Option<&BTreeMap<String, ActivationScale>>| {
-        let mut visit = |made_by: &str, value: Tensor| match scales.and_then(|all| all.get(made_by)) {
-            Some(scale) => round_trip(&value, *scale),
-            None => Ok(value),
-        };
-        forward(steps, input.clone(), &mut visit)?.flatten_all()?.to_vec1::<f32>()
-    };
-    let mut square_sums = vec![0f64; candidates.len()];
-    let mut reference_sum = 0f64;
-    for range in inputs.batches(batch).take_while(|range| range.start < compared) {
-        let pictures = range.len();
-        let input = inputs.tensor(range)?;
-        let exact = logits(&input, None).map_err(failed)?;
-        reference_sum += exact.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>();
-        for (sum, (_, scales)) in square_sums.iter_mut().zip(candidates) {
-            let rounded = logits(&input, Some(scales)).map_err(failed)?;
-            let squares = exact.iter().zip(&rounded).map(|(exact, rounded)| f64::from(exact - rounded).powi(2));
-            *sum += squares.sum::<f64>();
+/// Chooses scales for the input and for each layer's activations from training pictures.
+pub(crate) struct Calibrator<'a> {
+    pub(crate) options: &'a ExportOptions,
+    pub(crate) inputs: &'a Inputs,
+    pub(crate) preprocess: &'a Preprocess,
+    pub(crate) batch: usize,
+}
+
+impl Calibrator<'_> {
+    /// Runs the network on pictures, and measures which choices leave the least error in its logits.
+    pub(crate) fn calibrate(
+        &self,
+        network: &[Step],
+        plan: &Plan,
+        progress: &mut dyn Progress,
+    ) -> Result<Calibrated, ExportError> {
+        let mut ranged = self.ranges(network, network, plan, progress)?;
+        let mut steps = network.to_vec();
+        let mut equalization = None;
+        if self.options.equalization != Refinement::Off {
+            let equalized = equalize(network)?;
+            let tried = self.ranges(network, &equalized, plan, progress)?;
+            let report = RefinementReport::new(self.options.equalization, ranged.error, tried.error);
+            if report.used {
+                (ranged, steps) = (tried, equalized);
+            }
+            equalization = Some(report);
         }
-        advance(progress, pictures)?;
+        let bias_correction = match self.options.bias_correction {
+            Refinement::Off => None,
+            choice => {
+                let corrected = self.corrected(&steps, plan, &ranged.scales)?;
+                let simulation = Simulation::new(&corrected, plan, &ranged.scales, self.options.integers)?;
+                let with = self.comparison().logit_errors("bias correction", network, &[simulation], progress)?;
+                Some(RefinementReport::new(choice, ranged.error, with[0]))
+            }
+        };
+        let Ranged { clipping, scales, logit_errors, .. } = ranged;
+        let (pictures, data) = (self.inputs.len(), self.inputs.description().to_owned());
+        let report = CalibrationReport { pictures, data, clipping, logit_errors, equalization, bias_correction };
+        Ok(Calibrated { steps, scales, report })
     }
-    let relative = |sum: f64| (sum / reference_sum.max(f64::MIN_POSITIVE)).sqrt();
-    let errors = candidates.iter().zip(square_sums);
-    Ok(errors.map(|((clipping, _), sum)| ClippingError { clipping: *clipping, error: relative(sum) }).collect())
-}
 
-fn round_trip(value: &Tensor, scale: ActivationScale) -> candle_core::Result<Tensor> {
-    let rounded =
-        with_f32(value, |values| Ok(values.iter().map(|&value| scale.round_trip(value)).collect::<Vec<_>>()))?;
-    Tensor::from_vec(rounded, value.shape().clone(), value.device())
+    /// The pictures that choices are compared on.
+    pub(crate) fn comparison(&self) -> Comparison<'_> {
+        let pictures = self.inputs.len().min(COMPARED_PICTURES);
+        Comparison { inputs: self.inputs, pictures, batch: self.batch }
+    }
+
+    /// Corrects biases on other pictures than are compared on, where there are enough.
+    fn corrected(&self, steps: &[Step], plan: &Plan, scales: &Scales) -> Result<Vec<Step>, ExportError> {
+        let end = self.inputs.len();
+        let start = COMPARED_PICTURES.min(end.saturating_sub(self.batch));
+        let input = self.inputs.tensor(start..end.min(start + self.batch))?;
+        let simulation = Simulation::new(steps, plan, scales, self.options.integers)?;
+        bias_correction::correct(steps, plan, &simulation, input)
+    }
+
+    /// The best ranges for steps that compute what the network computes.
+    fn ranges(
+        &self,
+        network: &[Step],
+        steps: &[Step],
+        plan: &Plan,
+        progress: &mut dyn Progress,
+    ) -> Result<Ranged, ExportError> {
+        let histograms = self.observe(steps, progress)?;
+        let mut candidates = Clipping::candidates(self.options.calibration)
+            .iter()
+            .map(|&clipping| (clipping, self.scales(clipping, &histograms)))
+            .collect::<Vec<_>>();
+        let none = Scales::new();
+        let rounded = Simulation::new(steps, plan, &none, self.options.integers)?;
+        let simulations: Vec<_> = candidates.iter().map(|(_, scales)| rounded.with_scales(scales)).collect();
+        drop(rounded);
+        let errors = self.comparison().logit_errors("choosing ranges", network, &simulations, progress)?;
+        drop(simulations);
+        let best = (0..errors.len()).min_by(|&left, &right| errors[left].total_cmp(&errors[right])).unwrap_or(0);
+        let logit_errors =
+            candidates.iter().zip(&errors).map(|((clipping, _), &error)| ClippingError { clipping: *clipping, error });
+        let logit_errors = logit_errors.collect();
+        let (clipping, scales) = candidates.swap_remove(best);
+        Ok(Ranged { clipping, scales, logit_errors, error: errors[best] })
+    }
+
+    /// Counts the activations of each layer, in one pass and bounded memory.
+    fn observe(&self, steps: &[Step], progress: &mut dyn Progress) -> Result<BTreeMap<String, Histogram>, ExportError> {
+        progress.start("calibration", self.inputs.len());
+        let mut histograms: BTreeMap<String, Histogram> = BTreeMap::new();
+        for range in self.inputs.batches(self.batch) {
+            let pictures = range.len();
+            let input = self.inputs.tensor(range)?;
+            let mut visit = |made_by: &str, value| {
+                if made_by != INPUT {
+                    let histogram = histograms.entry(made_by.to_owned()).or_default();
+                    with_f32(&value, |values| {
+                        histogram.add(values);
+                        Ok(())
+                    })?;
+                }
+                Ok(value)
+            };
+            forward(steps, input, &mut visit).map_err(|source| ExportError::Candle { doing: "calibrating", source })?;
+            advance(progress, pictures)?;
+        }
+        Ok(histograms)
+    }
+
+    fn scales(&self, clipping: Clipping, histograms: &BTreeMap<String, Histogram>) -> Scales {
+        let layers = histograms
+            .iter()
+            .map(|(layer, histogram)| (layer.clone(), ActivationScale::covering(0.0, clipping.end(histogram))));
+        std::iter::once((INPUT.to_owned(), ActivationScale::of_input(self.preprocess))).chain(layers).collect()
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
     use models::{BATCH_NORM_EPSILON, Head, Preset};
     use runtime::{EngineChoice, Model};
 
     use super::*;
     use crate::{
-        Opset, WeightBits,
-        folded::{Affine, Operation, fold},
-        graph::build,
-        quantization::{int8::Int8, weights::quantize_rows},
-        testing,
+        Granularity, IntegerFormat, IntegerTypes, Opset, Scheme, folded::fold, graph::build,
+        quantization::mixed::Mixed, testing,
     };
 
     /// An activation that lies on the edge between two steps may fall to either side: some steps of 1/255 in a
     /// network of six layers.
     const ROUNDING_TOLERANCE: f32 = 0.02;
 
-    /// The weights that are left after quantizing and dequantizing.
-    fn rounded(steps: Vec<Step>) -> Vec<Step> {
-        let round = |name: &str, affine: Affine| {
-            let rows = quantize_rows(name, &affine.weight, WeightBits::Seven).expect("finite weights");
-            let row_len = rows.values.len() / rows.scales.len();
-            let value = |(index, &integer): (usize, &i8)| f32::from(integer) * rows.scales[index / row_len];
-            let values: Vec<f32> = rows.values.iter().enumerate().map(value).collect();
-            let weight = Tensor::from_vec(values, affine.weight.shape().clone(), &Device::Cpu).expect("a tensor");
-            Affine { weight, bias: affine.bias }
-        };
-        let step = |Step { name, operation }| {
-            let operation = match operation {
-                Operation::Convolution(affine) => Operation::Convolution(round(&name, affine)),
-                Operation::Dense { affine, relu } => Operation::Dense { affine: round(&name, affine), relu },
-                other => other,
-            };
-            Step { name, operation }
-        };
-        steps.into_iter().map(step).collect()
+    /// The largest logit, and the largest difference between what tract computes and what was simulated.
+    fn compared(head: &Head, scheme: Scheme, options: &ExportOptions) -> (f32, f32) {
+        let architecture = testing::architecture(true, head.clone());
+        let tensors = testing::network(&architecture).tensors();
+        let network = fold(&architecture, tensors, BATCH_NORM_EPSILON.into()).expect("finite weights");
+        let preprocess = Preset::Rescaling.preprocess(8, 8);
+        let inputs = Inputs::noise(8, &preprocess);
+        let calibrator = Calibrator { options, inputs: &inputs, preprocess: &preprocess, batch: 4 };
+        let plan = Plan::of(Some(scheme), &network);
+        let calibrated = calibrator.calibrate(&network, &plan, &mut ()).expect("calibration");
+        let report = &calibrated.report;
+        assert!(report.logit_errors.iter().all(|error| error.error > 0.0 && error.error < 0.1), "{report:?}");
+
+        let steps = calibrated.steps_for(&plan, &calibrator).expect("a forward pass");
+        let simulation = Simulation::new(&steps, &plan, &calibrated.scales, options.integers).expect("finite weights");
+        let simulated = simulation.logits(inputs.tensor(0..8).expect("noise")).expect("a forward pass");
+        let mut precision = Mixed::new(&plan, calibrated.scales.clone(), options.integers);
+        let file = build(&architecture, steps, Opset::default(), &mut precision).expect("a graph");
+        let disk = tempfile::NamedTempFile::new().expect("a file");
+        file.write(disk.as_file()).expect("written");
+        let model = Model::builder().engine(EngineChoice::Tract).threads(1).preprocess(preprocess);
+        let model = model.open(disk.path()).expect("a model");
+        let found = model.logits(&inputs.load(0..8).expect("noise"), 8).expect("logits");
+        let largest = simulated.iter().fold(0f32, |largest, logit| largest.max(logit.abs()));
+        let difference = simulated.iter().zip(&found).map(|(simulated, found)| (simulated - found).abs());
+        (largest, difference.fold(0f32, f32::max))
     }
 
     #[test]
-    fn the_file_computes_what_calibration_assumed() {
-        for head in [Head::GlobalAveragePool, Head::Dense(vec![6])] {
-            let architecture = testing::architecture(true, head);
-            let network = testing::network(&architecture);
-            let steps = || fold(&architecture, network.tensors(), BATCH_NORM_EPSILON.into()).expect("finite weights");
-            let preprocess = Preset::Rescaling.preprocess(8, 8);
-            let inputs = Inputs::noise(8, &preprocess);
-            let (scales, report) = calibrate(&steps(), &inputs, &preprocess, 1 << 20, &mut ()).expect("calibration");
-            assert!(report.logit_errors.iter().all(|error| error.error > 0.0 && error.error < 0.1), "{report:?}");
-
-            let input = inputs.tensor(0..8).expect("noise");
-            let mut visit = |made_by: &str, value: Tensor| match scales.get(made_by) {
-                Some(scale) => round_trip(&value, *scale),
-                None => Ok(value),
-            };
-            let simulated = forward(&rounded(steps()), input, &mut visit).expect("a forward pass");
-            let simulated = simulated.flatten_all().and_then(|t| t.to_vec1::<f32>()).expect("logits");
-
-            let file =
-                build(&architecture, steps(), Opset::default(), &mut Int8::new(scales.clone(), WeightBits::Seven));
-            let disk = tempfile::NamedTempFile::new().expect("a file");
-            file.expect("a graph").write(disk.as_file()).expect("written");
-            let model = Model::builder().engine(EngineChoice::Tract).threads(1).preprocess(preprocess);
-            let model = model.open(disk.path()).expect("a model");
-            let found = model.logits(&inputs.load(0..8).expect("noise"), 8).expect("logits");
-            let largest = simulated.iter().fold(0f32, |largest, logit| largest.max(logit.abs()));
-            for (simulated, found) in simulated.iter().zip(&found) {
-                assert!((simulated - found).abs() <= ROUNDING_TOLERANCE * largest, "{simulated} {found} of {largest}");
+    fn the_file_computes_what_was_simulated() {
+        let per_tensor = IntegerFormat { granularity: Granularity::Tensor, ..IntegerFormat::default() };
+        let signed = IntegerFormat { types: IntegerTypes::S8s8, ..IntegerFormat::default() };
+        let unsigned = IntegerFormat { types: IntegerTypes::U8u8, ..IntegerFormat::default() };
+        for integers in [IntegerFormat::default(), per_tensor, signed, unsigned] {
+            let options = ExportOptions { integers, ..ExportOptions::new("unused.onnx") };
+            for head in [Head::GlobalAveragePool, Head::Dense(vec![6])] {
+                for scheme in Scheme::CANDIDATES {
+                    let (largest, difference) = compared(&head, scheme, &options);
+                    assert!(
+                        difference <= ROUNDING_TOLERANCE * largest,
+                        "{scheme} {integers:?} {head:?}: {difference} of {largest}"
+                    );
+                }
             }
         }
     }

@@ -1,7 +1,7 @@
 use candle_onnx::onnx::tensor_proto::DataType;
 
 use crate::{
-    ExportError, WeightBits,
+    ExportError, IntegerFormat,
     folded::Affine,
     graph::{Dense, Float, GraphBuilder, Precision, integer},
     onnx_file::Values,
@@ -14,13 +14,13 @@ use crate::{
 /// calibration. Convolutions are left out because `ConvInteger` is many times slower than f32 everywhere.
 #[derive(Debug)]
 pub(crate) struct Dynamic {
-    bits: WeightBits,
+    format: IntegerFormat,
 }
 
 impl Dynamic {
-    /// With weights of so many bits.
-    pub(crate) fn new(bits: WeightBits) -> Self {
-        Self { bits }
+    /// With weights of that form.
+    pub(crate) fn new(format: IntegerFormat) -> Self {
+        Self { format }
     }
 }
 
@@ -39,12 +39,16 @@ impl Precision for Dynamic {
     fn dense(&mut self, graph: &mut GraphBuilder, dense: Dense<'_>, affine: Affine) -> Result<(), ExportError> {
         let layer = dense.layer;
         let part = |part: &str| format!("{layer}/{part}");
-        let rows = quantize_rows(layer, &affine.weight, self.bits)?;
-        let (outputs, inputs) = (rows.scales.len(), rows.values.len() / rows.scales.len().max(1));
-        let transposed = transpose(&rows.values, outputs, inputs);
-        let weight = graph.constant(format!("{layer}.weight"), vec![inputs, outputs], Values::I8(transposed));
-        let zero = graph.constant(format!("{layer}.weight_zero_point"), vec![], Values::I8(vec![0]));
-        let scales = graph.f32_constant(format!("{layer}.weight_scale"), vec![outputs], rows.scales)?;
+        let rows = quantize_rows(layer, &affine.weight, self.format)?;
+        let outputs = affine.bias.len();
+        let inputs = rows.values.len() / outputs.max(1);
+        let types = self.format.types;
+        let transposed = Values::weights(transpose(&rows.values, outputs, inputs), types);
+        let weight = graph.constant(format!("{layer}.weight"), vec![inputs, outputs], transposed);
+        let zero = Values::weights(vec![0], types);
+        let zero = graph.constant(format!("{layer}.weight_zero_point"), vec![], zero);
+        let scales_dims = if rows.scales.len() == 1 { vec![] } else { vec![outputs] };
+        let scales = graph.f32_constant(format!("{layer}.weight_scale"), scales_dims, rows.scales)?;
         let bias = graph.f32_constant(format!("{layer}.bias"), vec![outputs], affine.bias)?;
 
         let (quantized, scale, zero_point) = (part("quantized"), part("scale"), part("zero_point"));

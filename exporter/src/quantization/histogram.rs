@@ -83,6 +83,43 @@ impl Histogram {
         self.max
     }
 
+    /// The end of the range whose 255 steps tell least apart from the values themselves: that of the least
+    /// Kullback-Leibler divergence of what is left after clipping and rounding (Migacz, "8-bit inference with
+    /// TensorRT", GTC 2017).
+    pub(crate) fn least_divergence(&self) -> f32 {
+        let filled = self.bins.iter().rposition(|&count| count > 0).map_or(0, |last| last + 1);
+        let width = self.limit / BINS as f32;
+        let ends = (STEPS as usize..=filled).map(|end| (end, self.divergence(end)));
+        match ends.min_by(|(_, left), (_, right)| left.total_cmp(right)) {
+            Some((end, divergence)) if divergence.is_finite() => (end as f32 * width).min(self.max),
+            _ => self.max,
+        }
+    }
+
+    /// How much the first bins, with what lies beyond in the last of them, diverge from themselves in 255 steps;
+    /// infinite where nothing is left of the last bin to stand for what lies beyond.
+    fn divergence(&self, end: usize) -> f64 {
+        let beyond: u64 = self.bins[end..].iter().sum();
+        let total = (self.bins[..end].iter().sum::<u64>() + beyond) as f64;
+        let kept = self.bins[..end].iter().sum::<u64>() as f64;
+        let steps = STEPS as usize;
+        let mut sum = 0.0;
+        for step in 0..steps {
+            let bins = &self.bins[step * end / steps..(step + 1) * end / steps];
+            let filled = bins.iter().filter(|&&count| count > 0).count() as f64;
+            let each = bins.iter().sum::<u64>() as f64 / filled / kept;
+            let clipped = if step + 1 == steps { beyond } else { 0 };
+            let last = bins.len().saturating_sub(1);
+            for (index, &count) in bins.iter().enumerate() {
+                let share = (count + if index == last { clipped } else { 0 }) as f64 / total;
+                if share > 0.0 {
+                    sum += if count > 0 { share * (share / each).ln() } else { f64::INFINITY };
+                }
+            }
+        }
+        sum
+    }
+
     /// The end of the range that leaves the least squared error: larger values are clipped, smaller ones are
     /// rounded to a multiple of a 255th of it.
     pub(crate) fn least_squared_error(&self) -> f32 {
@@ -144,9 +181,33 @@ mod tests {
     }
 
     #[test]
+    fn the_least_divergence_clips_a_thin_tail_and_keeps_an_even_spread() {
+        let mut histogram = Histogram::default();
+        let values: Vec<f32> = (1..=10_000).map(|value| value as f32 / 10_000.0).collect();
+        histogram.add(&values);
+        assert!(histogram.least_divergence() > 0.9, "{}", histogram.least_divergence());
+        let mut thin = Histogram::default();
+        thin.add(&[8.0]);
+        for _ in 0..20 {
+            thin.add(&values);
+        }
+        assert!(thin.least_divergence() < 4.0, "{}", thin.least_divergence());
+    }
+
+    #[test]
+    fn divergence_is_that_of_scipy() {
+        // scipy.stats.entropy([3, 1, 4 + 2], [3, 2.5, 2.5]) with three of 510 bins filled, of which two share a step.
+        let mut histogram = Histogram { limit: BINS as f32, max: 600.0, ..Histogram::default() };
+        (histogram.bins[0], histogram.bins[508], histogram.bins[509], histogram.bins[600]) = (3, 1, 4, 2);
+        assert!((histogram.divergence(510) - 0.210_508_6).abs() < 1e-6, "{}", histogram.divergence(510));
+        assert_eq!(histogram.divergence(520), f64::INFINITY);
+    }
+
+    #[test]
     fn nothing_but_zeros_has_no_range() {
         let mut histogram = Histogram::default();
         histogram.add(&[0.0; 10]);
-        assert_eq!((histogram.max(), histogram.percentile(0.999), histogram.least_squared_error()), (0.0, 0.0, 0.0));
+        assert_eq!((histogram.max(), histogram.percentile(0.999)), (0.0, 0.0));
+        assert_eq!((histogram.least_squared_error(), histogram.least_divergence()), (0.0, 0.0));
     }
 }

@@ -3,10 +3,10 @@ use std::collections::BTreeMap;
 use models::Preprocess;
 
 use crate::{
-    ExportError, WeightBits,
+    ExportError, IntegerFormat,
     folded::Affine,
     graph::{GraphBuilder, INPUT, Precision, integer},
-    onnx_file::Values,
+    onnx_file::{UNSIGNED_ZERO, Values},
     quantization::weights::quantize_rows_with,
 };
 
@@ -48,23 +48,23 @@ impl ActivationScale {
     }
 }
 
-/// Static int8 as quantize–dequantize pairs (QDQ): weights signed and symmetric with a scale per output channel,
-/// activations unsigned with one scale per layer, biases int32 with the product of both scales.
+/// Static int8 as quantize–dequantize pairs (QDQ): weights symmetric with a scale per output channel or per layer,
+/// activations with one scale per layer, biases int32 with the product of both scales.
 ///
 /// That is the pattern that ONNX Runtime fuses into `QLinearConv`, `QGemm` and 8-bit pools; an engine that does
 /// not fuse it computes the same in f32.
 #[derive(Debug)]
 pub(crate) struct Int8 {
     scales: BTreeMap<String, ActivationScale>,
-    bits: WeightBits,
+    format: IntegerFormat,
     /// The layer whose scale the present value has, and the scale. Pools and flattening keep it.
     current: Option<(String, ActivationScale)>,
 }
 
 impl Int8 {
-    /// With a scale for [`INPUT`] and for every layer that makes new values, and weights of so many bits.
-    pub(crate) fn new(scales: BTreeMap<String, ActivationScale>, bits: WeightBits) -> Self {
-        Self { scales, bits, current: None }
+    /// With a scale for [`INPUT`] and for every layer that makes new values, and integers of that form.
+    pub(crate) fn new(scales: BTreeMap<String, ActivationScale>, format: IntegerFormat) -> Self {
+        Self { scales, format, current: None }
     }
 
     fn input_scale(&self) -> f32 {
@@ -82,24 +82,12 @@ impl Precision for Int8 {
         layer: &str,
         affine: Affine,
     ) -> Result<(String, String), ExportError> {
-        let Affine { weight, bias } = affine;
-        let input_scale = self.input_scale();
-        let dims = weight.dims().to_vec();
-        let rows = quantize_rows_with(layer, &weight, self.bits, |row| bias[row].abs() / (input_scale * BIAS_MAX))?;
-        let channels = rows.scales.len();
-        let bias_scales: Vec<f32> = rows.scales.iter().map(|scale| scale * input_scale).collect();
-        let integers = bias.iter().zip(&bias_scales).map(|(bias, scale)| (bias / scale).round_ties_even() as i32);
-        let integers = Values::I32(integers.collect());
-
-        let weight = dequantize(graph, &format!("{layer}.weight"), dims, Values::I8(rows.values), rows.scales)?;
-        let bias = dequantize(graph, &format!("{layer}.bias"), vec![channels], integers, bias_scales)?;
-        Ok((weight, bias))
+        write_affine(graph, layer, affine, self.input_scale(), self.format)
     }
 
     fn activation(&mut self, graph: &mut GraphBuilder, made_by: &str, value: String) -> Result<String, ExportError> {
         if let Some(&scale) = self.scales.get(made_by) {
-            graph.f32_constant(format!("{made_by}.scale"), vec![], vec![scale.scale])?;
-            graph.constant(format!("{made_by}.zero_point"), vec![], Values::U8(vec![scale.zero_point]));
+            write_scale(graph, made_by, scale, self.format)?;
             self.current = Some((made_by.to_owned(), scale));
         }
         let Some((origin, _)) = &self.current else {
@@ -111,9 +99,53 @@ impl Precision for Int8 {
     }
 }
 
-/// A constant stored as integers with one scale per row, and the node that makes f32 of it. The node's value
-/// has the constant's name, as it has in the f32 graph.
-fn dequantize(
+/// Weights and biases of a layer whose input has that scale, and the names under which they are f32 values.
+pub(crate) fn write_affine(
+    graph: &mut GraphBuilder,
+    layer: &str,
+    Affine { weight, bias }: Affine,
+    input_scale: f32,
+    format: IntegerFormat,
+) -> Result<(String, String), ExportError> {
+    let dims = weight.dims().to_vec();
+    let rows = quantize_rows_with(layer, &weight, format, |row| bias[row].abs() / (input_scale * BIAS_MAX))?;
+    let channels = bias.len();
+    let bias_scales: Vec<f32> = rows.scales.iter().map(|scale| scale * input_scale).collect();
+    let scale_of = |channel: usize| bias_scales[channel.min(bias_scales.len() - 1)];
+    let integers = bias.iter().enumerate().map(|(channel, bias)| (bias / scale_of(channel)).round_ties_even());
+    let integers = Values::I32(integers.map(|integer| integer as i32).collect());
+
+    let stored = Values::weights(rows.values, format.types);
+    let weight = dequantize(graph, &format!("{layer}.weight"), dims, stored, rows.scales)?;
+    let bias = dequantize(graph, &format!("{layer}.bias"), vec![channels], integers, bias_scales)?;
+    Ok((weight, bias))
+}
+
+/// The constants `NAME.scale` and `NAME.zero_point` of an activation's grid.
+pub(crate) fn write_scale(
+    graph: &mut GraphBuilder,
+    name: &str,
+    scale: ActivationScale,
+    format: IntegerFormat,
+) -> Result<(), ExportError> {
+    graph.f32_constant(format!("{name}.scale"), vec![], vec![scale.scale])?;
+    let zero_point = if format.types.signed_activations() {
+        Values::I8(vec![signed(scale.zero_point)])
+    } else {
+        Values::U8(vec![scale.zero_point])
+    };
+    graph.constant(format!("{name}.zero_point"), vec![], zero_point);
+    Ok(())
+}
+
+/// The signed integer that stands for the same number as an unsigned one.
+fn signed(integer: u8) -> i8 {
+    integer.wrapping_sub(UNSIGNED_ZERO) as i8
+}
+
+/// A constant stored as integers with one scale per row or one for all, and the node that makes f32 of it. The node's
+/// value has the constant's name, as it has in the f32 graph.
+pub(crate) fn dequantize(
     graph: &mut GraphBuilder,
     name: &str,
     dims: Vec<usize>,
@@ -123,13 +155,15 @@ fn dequantize(
     let rows = scales.len();
     let zeros = match &integers {
         Values::I32(_) => Values::I32(vec![0; rows]),
+        Values::U8(_) => Values::U8(vec![UNSIGNED_ZERO; rows]),
         _ => Values::I8(vec![0; rows]),
     };
+    // One for all is a scalar, and has no axis.
+    let (shape, axis) = if rows == 1 { (vec![], vec![]) } else { (vec![rows], vec![integer("axis", 0)]) };
     let stored = graph.constant(format!("{name}_quantized"), dims, integers);
-    let scale = graph.f32_constant(format!("{name}_scale"), vec![rows], scales)?;
-    let zero_point = graph.constant(format!("{name}_zero_point"), vec![rows], zeros);
-    let node = format!("{name}/dequantize");
-    graph.node("DequantizeLinear", &node, &[&stored, &scale, &zero_point], name, vec![integer("axis", 0)]);
+    let scale = graph.f32_constant(format!("{name}_scale"), shape.clone(), scales)?;
+    let zero_point = graph.constant(format!("{name}_zero_point"), shape, zeros);
+    graph.node("DequantizeLinear", &format!("{name}/dequantize"), &[&stored, &scale, &zero_point], name, axis);
     Ok(name.to_owned())
 }
 

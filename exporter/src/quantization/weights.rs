@@ -1,41 +1,59 @@
 use candle_core::Tensor;
 
-use crate::{ExportError, WeightBits, onnx_file::with_f32};
+use crate::{ExportError, Granularity, IntegerFormat, onnx_file::with_f32};
 
-/// Weights as signed 8-bit integers, `value ≈ integer × scale`, with one scale per row (output channel).
+/// Weights as integers of 8 bits around 0, `value ≈ integer × scale`, with one scale for each row (output channel)
+/// or one for all.
 #[derive(Debug)]
 pub(crate) struct QuantizedRows {
     /// As in the tensor, row by row.
     pub(crate) values: Vec<i8>,
-    /// One per row, all positive.
+    /// One for each row, or one for all; all positive.
     pub(crate) scales: Vec<f32>,
+    /// Values of a row.
+    row_len: usize,
 }
 
-/// Quantizes each row of a tensor (all but its first dimension) by the largest magnitude in it.
-pub(crate) fn quantize_rows(name: &str, weight: &Tensor, bits: WeightBits) -> Result<QuantizedRows, ExportError> {
-    quantize_rows_with(name, weight, bits, |_| 0.0)
+impl QuantizedRows {
+    /// The numbers that the integers stand for.
+    pub(crate) fn dequantized(&self) -> Vec<f32> {
+        let rows = self.values.chunks(self.row_len);
+        let scale = |row: usize| self.scales[row.min(self.scales.len() - 1)];
+        rows.enumerate().flat_map(|(row, values)| values.iter().map(move |&v| f32::from(v) * scale(row))).collect()
+    }
+}
+
+/// Quantizes each row of a tensor (all but its first dimension) by the largest magnitude in it, or in the tensor.
+pub(crate) fn quantize_rows(name: &str, weight: &Tensor, format: IntegerFormat) -> Result<QuantizedRows, ExportError> {
+    quantize_rows_with(name, weight, format, |_| 0.0)
 }
 
 /// As [`quantize_rows`], with a lower bound for the scale of each row.
 pub(crate) fn quantize_rows_with(
     name: &str,
     weight: &Tensor,
-    bits: WeightBits,
+    format: IntegerFormat,
     least_scale: impl Fn(usize) -> f32,
 ) -> Result<QuantizedRows, ExportError> {
-    let row_len = weight.elem_count() / weight.dims().first().copied().unwrap_or(1).max(1);
-    let end = f32::from(bits.largest());
+    let row_len = (weight.elem_count() / weight.dims().first().copied().unwrap_or(1).max(1)).max(1);
+    let end = f32::from(format.weight_bits.largest());
     let quantized = with_f32(weight, |values| {
-        let mut quantized = QuantizedRows { values: Vec::with_capacity(values.len()), scales: Vec::new() };
-        for (index, row) in values.chunks(row_len.max(1)).enumerate() {
+        let needed = values.chunks(row_len).enumerate().map(|(index, row)| {
             let largest = row.iter().fold(0f32, |largest, value| largest.max(value.abs()));
-            let scale = (largest / end).max(least_scale(index));
-            // A row of zeros is zero under any scale; engines want a positive one.
-            let scale = if scale.is_normal() { scale } else { 1.0 };
-            quantized.values.extend(row.iter().map(|value| quantize(*value, scale, end)));
-            quantized.scales.push(scale);
+            (largest / end).max(least_scale(index))
+        });
+        // A row of zeros is zero under any scale; engines want a positive one.
+        let positive = |scale: f32| if scale.is_normal() { scale } else { 1.0 };
+        let scales: Vec<f32> = match format.granularity {
+            Granularity::Channel => needed.map(positive).collect(),
+            Granularity::Tensor => vec![positive(needed.fold(0.0, f32::max))],
+        };
+        let mut integers = Vec::with_capacity(values.len());
+        for (index, row) in values.chunks(row_len).enumerate() {
+            let scale = scales[index.min(scales.len() - 1)];
+            integers.extend(row.iter().map(|value| quantize(*value, scale, end)));
         }
-        Ok(quantized)
+        Ok(QuantizedRows { values: integers, scales, row_len })
     });
     quantized.map_err(|error| ExportError::Tensor { name: name.to_owned(), source: candle_core::Error::wrap(error) })
 }
@@ -50,20 +68,26 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
+    use crate::WeightBits;
 
     #[test]
     fn no_weight_moves_by_more_than_half_a_step() {
         let values: Vec<f32> = (0..60).map(|index| (index as f32 * 0.7).sin() * (1.0 + index as f32)).collect();
         let weight = Tensor::from_slice(&values, (4, 15), &Device::Cpu).expect("a matrix");
-        for bits in [WeightBits::Seven, WeightBits::Eight] {
-            let quantized = quantize_rows("w", &weight, bits).expect("finite weights");
+        for weight_bits in [WeightBits::Seven, WeightBits::Eight] {
+            let format = IntegerFormat { weight_bits, ..IntegerFormat::default() };
+            let quantized = quantize_rows("w", &weight, format).expect("finite weights");
             for (index, value) in values.iter().enumerate() {
                 let scale = quantized.scales[index / 15];
                 let error = (f32::from(quantized.values[index]) * scale - value).abs();
                 assert!(error <= 0.5 * scale * (1.0 + 1e-5), "value {index}: {error} with steps of {scale}");
             }
             for row in quantized.values.chunks(15) {
-                assert_eq!(row.iter().map(|value| value.abs()).max(), Some(bits.largest()), "the range is used up");
+                assert_eq!(
+                    row.iter().map(|value| value.abs()).max(),
+                    Some(weight_bits.largest()),
+                    "the range is used up"
+                );
             }
         }
     }
@@ -77,8 +101,17 @@ mod tests {
     #[test]
     fn a_row_of_zeros_stays_zero() {
         let weight = Tensor::zeros((2, 3), candle_core::DType::F32, &Device::Cpu).expect("zeros");
-        let quantized = quantize_rows("w", &weight, WeightBits::Eight).expect("finite weights");
+        let quantized = quantize_rows("w", &weight, IntegerFormat::default()).expect("finite weights");
         assert_eq!(quantized.values, [0; 6]);
         assert_eq!(quantized.scales, [1.0; 2]);
+    }
+
+    #[test]
+    fn one_scale_for_a_layer_is_that_of_its_largest_row() {
+        let weight = Tensor::from_slice(&[1f32, -2.0, 64.0, 0.4], (2, 2), &Device::Cpu).expect("a matrix");
+        let format = IntegerFormat { granularity: Granularity::Tensor, ..IntegerFormat::default() };
+        let quantized = quantize_rows("w", &weight, format).expect("finite weights");
+        assert_eq!((quantized.scales.as_slice(), quantized.values.as_slice()), (&[1.0][..], &[1, -2, 64, 0][..]));
+        assert_eq!(quantized.dequantized(), [1.0, -2.0, 64.0, 0.0]);
     }
 }

@@ -3,6 +3,8 @@
 mod assignment;
 pub(crate) mod library;
 
+use std::{ffi::OsStr, path::Path};
+
 use ort::{
     ep,
     logging::LogLevel,
@@ -34,6 +36,9 @@ impl OnnxRuntimeEngine {
         let engine = if cuda { "onnxruntime cuda" } else { "onnxruntime cpu" };
         let failed = |source| RuntimeError::Load { engine, model: file.name(), source };
         let mut builder = session_builder(&library.environment, options.threads).map_err(failed)?;
+        if let Some(path) = &options.optimized_graph {
+            builder = with_optimized_graph(builder, path).map_err(failed)?;
+        }
         if cuda {
             builder = with_cuda(builder).map_err(|source| RuntimeError::Cuda { source })?;
         }
@@ -79,6 +84,22 @@ fn session_builder(environment: &ort::environment::Environment, threads: usize) 
         .with_log_level(LogLevel::Warning)
         .map_err(plain)?
         .with_config_entry("session.record_ep_graph_assignment_info", "1")
+        .map_err(plain)
+}
+
+/// Asks for the graph as it is computed, with its weights in a file beside it.
+fn with_optimized_graph(builder: SessionBuilder, path: &Path) -> Result<SessionBuilder, Cause> {
+    // Errors of the builder carry the builder itself, which cannot leave this thread.
+    let plain = |error: ort::Error<SessionBuilder>| Cause::from(error.to_string());
+    let weights = path.with_extension("weights");
+    let weights =
+        weights.file_name().and_then(OsStr::to_str).ok_or("the path of the optimised graph is not Unicode")?;
+    builder
+        .with_optimized_model_path(path)
+        .map_err(plain)?
+        .with_config_entry("session.optimized_model_external_initializers_file_name", weights)
+        .map_err(plain)?
+        .with_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
         .map_err(plain)
 }
 

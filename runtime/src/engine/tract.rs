@@ -12,6 +12,7 @@ mod dense;
 mod fake_quantize;
 mod graph;
 mod half_precision;
+mod integer_operators;
 mod integer_weights;
 mod max_pool;
 mod weights;

@@ -1,9 +1,9 @@
 use models::{
-    Interval,
+    Axis, Interval,
     svg::{Anchor, Canvas, TextStyle, fit_text, text_width},
 };
 
-use super::{FRAME, GRID, INK, MARGIN, MUTED, axis::Axis};
+use super::{FRAME, GRID, INK, MARGIN, MUTED};
 
 const DOT: &str = "#2f6fb0";
 const WIDTH: f64 = 460.0;

@@ -1,6 +1,9 @@
-use models::svg::{Anchor, Canvas, TextStyle, text_width};
+use models::{
+    Axis,
+    svg::{Anchor, Canvas, TextStyle, text_width},
+};
 
-use super::{FRAME, GRID, INK, MARGIN, MUTED, axis::Axis};
+use super::{FRAME, GRID, INK, MARGIN, MUTED};
 use crate::EpochMetrics;
 
 const TRAINING: &str = "#2f6fb0";

@@ -1,6 +1,9 @@
-use models::svg::{Anchor, Canvas, TextStyle};
+use models::{
+    Axis,
+    svg::{Anchor, Canvas, TextStyle},
+};
 
-use super::{FRAME, GRID, INK, MARGIN, MUTED, axis::Axis};
+use super::{FRAME, GRID, INK, MARGIN, MUTED};
 use crate::RangeTest;
 
 const LOSS: &str = "#c7d7e8";

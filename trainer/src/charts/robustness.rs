@@ -1,9 +1,9 @@
 use models::{
-    Interval,
+    Axis, Interval,
     svg::{Anchor, Canvas, TextStyle},
 };
 
-use super::{FRAME, GRID, INK, MARGIN, MUTED, axis::Axis};
+use super::{FRAME, GRID, INK, MARGIN, MUTED};
 use crate::robustness::{DistortionResult, Robustness};
 
 const LINE: &str = "#2f6fb0";

@@ -9,7 +9,7 @@ use tract_onnx::{
 
 use super::{
     chain::{self, Context},
-    half_precision, integer_weights,
+    half_precision, integer_operators, integer_weights,
     weights::{self, UnreadWeights},
 };
 use crate::{engine::EngineOptions, error::Cause, onnx_file::OnnxFile};
@@ -69,6 +69,7 @@ pub(super) fn decluttered<'a>(
     let mut proto = ModelProto::decode(file.skeleton.as_slice())?;
     let mut reader = file.reader()?;
     let mut weights = weights::take(file, &mut proto, &mut reader)?;
+    integer_operators::expand(&mut proto);
     integer_weights::fold(&mut proto, &mut weights, &mut reader)?;
     half_precision::widen(&mut proto)?;
     // Python's quantizer leaves value_info behind that contradicts the graph; the shapes follow from the

@@ -94,15 +94,14 @@ impl Folding<'_, '_> {
         let Some(weight) = self.weights.get(weight).filter(|weight| weight.is_integer()).cloned() else {
             return Ok(None);
         };
-        let integer = |name: &str| node.attribute.iter().find(|attribute| attribute.name == name).map(|found| found.i);
-        let axis = integer("axis").unwrap_or(1);
+        let axis = integer_attribute(node, "axis").unwrap_or(1);
         let axis = if axis < 0 { axis + weight.shape().len() as i64 } else { axis };
         let (Some(scales), Some(zero_points)) = (self.scales(scale)?, self.zero_points(node.input.get(2))?) else {
             return Ok(None);
         };
         // One scale for all of the weight has no axis.
         let axis = if scales.len() == 1 && zero_points.len() == 1 { Ok(0) } else { usize::try_from(axis) };
-        let (0, Ok(axis)) = (integer("block_size").unwrap_or(0), axis) else { return Ok(None) };
+        let (0, Ok(axis)) = (integer_attribute(node, "block_size").unwrap_or(0), axis) else { return Ok(None) };
         let Some(folded) = weight.on_grid(Grid { axis, scales, zero_points }) else { return Ok(None) };
         self.weights.insert(output.clone(), folded);
         Ok(Some(Vec::new()))
@@ -136,7 +135,17 @@ impl Folding<'_, '_> {
     }
 }
 
-fn plain_node(operator: &str, input: Vec<String>, output: String) -> NodeProto {
+/// An attribute of a node that is a whole number.
+pub(super) fn integer_attribute(node: &NodeProto, name: &str) -> Option<i64> {
+    node.attribute.iter().find(|attribute| attribute.name == name).map(|found| found.i)
+}
+
+/// Such an attribute.
+pub(super) fn integer(name: &str, i: i64) -> AttributeProto {
+    AttributeProto { name: name.to_owned(), r#type: AttributeType::Int as i32, i, ..AttributeProto::default() }
+}
+
+pub(super) fn plain_node(operator: &str, input: Vec<String>, output: String) -> NodeProto {
     NodeProto {
         op_type: operator.to_owned(),
         name: output.clone(),
@@ -146,12 +155,7 @@ fn plain_node(operator: &str, input: Vec<String>, output: String) -> NodeProto {
     }
 }
 
-fn to_single(input: &str, output: String) -> NodeProto {
-    let to = AttributeProto {
-        name: "to".to_owned(),
-        r#type: AttributeType::Int as i32,
-        i: DataType::Float as i64,
-        ..AttributeProto::default()
-    };
+pub(super) fn to_single(input: &str, output: String) -> NodeProto {
+    let to = integer("to", DataType::Float as i64);
     NodeProto { attribute: vec![to], ..plain_node("Cast", vec![input.to_owned()], output) }
 }

@@ -8,7 +8,9 @@ use tract_onnx::pb::{
 
 use super::*;
 use crate::{
-    fixtures::{CLOSE, DYNAMIC, FIXED, FOREIGN, HALF, ONE_GRID_STEP, QDQ, TINY, assert_within, preprocessed},
+    fixtures::{
+        CLOSE, DYNAMIC, FIXED, FOREIGN, HALF, ONE_GRID_STEP, QDQ, QOPERATOR, TINY, assert_within, preprocessed,
+    },
     signature::Signature,
 };
 
@@ -19,7 +21,7 @@ fn file(bytes: &[u8]) -> OnnxFile {
 fn options(file: &OnnxFile, threads: usize) -> EngineOptions {
     let signature = Signature::of(file, &file.model().expect("a sound skeleton")).expect("a classifier");
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
-    EngineOptions { signature, size: [12, 12], threads, pool: Arc::new(pool), concurrency: 1 }
+    EngineOptions { signature, size: [12, 12], threads, pool: Arc::new(pool), concurrency: 1, optimized_graph: None }
 }
 
 /// What tract's own operators compute.
@@ -68,6 +70,20 @@ fn our_own_files_run_in_our_own_kernels_alone() {
     for (name, bytes) in [("fp32", TINY), ("half precision", HALF), ("QDQ", QDQ), ("fixed batch", FIXED)] {
         assert_eq!(providers(bytes), [KERNELS], "{name}");
     }
+}
+
+/// ONNX Runtime's quantizer wrote the file, with operators of its own, and ONNX Runtime computed the logits. All of
+/// them are on the last layer's grid: a value halfway between two integers may be rounded to either.
+#[test]
+fn operators_on_integers_are_ours_too() {
+    const LAST_STEP: f32 = 0.02;
+    let file = file(QOPERATOR);
+    let mut engine = TractEngine::load(&file, options(&file, 1)).expect("a sound graph");
+    let found = engine.run(preprocessed(8), 8).expect("it runs");
+    let (expected, _) = include_bytes!("../../../testdata/tiny-qoperator.logits").as_chunks();
+    let expected: Vec<f32> = expected.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+    assert_within(LAST_STEP, &found, &expected, "QOperator");
+    assert_eq!(providers(QOPERATOR), [KERNELS]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 /// A linear scale from values to pixels, with round ticks.
 #[derive(Clone, Debug)]
-pub(super) struct Axis {
+pub struct Axis {
     low: f64,
     high: f64,
     /// Where `low` and `high` are drawn.
@@ -12,7 +12,7 @@ pub(super) struct Axis {
 impl Axis {
     /// An axis whose ends are ticks and which holds every finite one of `values`, and `least..=most` where
     /// that is asked for; about `ticks` ticks apart.
-    pub(super) fn around(values: impl Iterator<Item = f64>, include: &[f64], ticks: f64, pixels: (f64, f64)) -> Self {
+    pub fn around(values: impl Iterator<Item = f64>, include: &[f64], ticks: f64, pixels: (f64, f64)) -> Self {
         let finite = values.chain(include.iter().copied()).filter(|value| value.is_finite());
         let (low, high) = finite.fold((f64::MAX, f64::MIN), |(low, high), value| (low.min(value), high.max(value)));
         let (low, high) = if low > high { (0.0, 1.0) } else { (low, high) };
@@ -22,17 +22,19 @@ impl Axis {
     }
 
     /// An axis of whole numbers from `first` to `last`, with a little room at both ends.
-    pub(super) fn whole(first: f64, last: f64, ticks: f64, pixels: (f64, f64)) -> Self {
+    pub fn whole(first: f64, last: f64, ticks: f64, pixels: (f64, f64)) -> Self {
         let room = ((last - first) * 0.03).max(0.4);
         Self { low: first - room, high: last + room, pixels, step: round_step((last - first) / ticks).max(1.0) }
     }
 
-    pub(super) fn pixel(&self, value: f64) -> f64 {
+    /// Where a value is drawn.
+    pub fn pixel(&self, value: f64) -> f64 {
         let (from, to) = self.pixels;
         from + (to - from) * (value - self.low) / (self.high - self.low)
     }
 
-    pub(super) fn ticks(&self) -> Vec<f64> {
+    /// The values that have ticks, from low to high.
+    pub fn ticks(&self) -> Vec<f64> {
         // Rounding must not lose the last one.
         let first = (self.low / self.step - 1e-9).ceil();
         let last = (self.high / self.step + 1e-9).floor();
@@ -41,7 +43,7 @@ impl Axis {
     }
 
     /// A tick's value with as many decimals as tell it from its neighbours.
-    pub(super) fn label(&self, value: f64) -> String {
+    pub fn label(&self, value: f64) -> String {
         let decimals = (-self.step.log10().floor()).clamp(0.0, 6.0) as usize;
         if value.abs() >= 1e6 { format!("{value:.1e}") } else { format!("{value:.decimals$}") }
     }

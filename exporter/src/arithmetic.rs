@@ -1,0 +1,158 @@
+use std::{fmt, fs, path::Path};
+
+use candle_onnx::onnx::{ModelProto, NodeProto, tensor_proto::DataType};
+use prost::Message;
+use runtime::{EngineChoice, EngineReport, Model};
+use serde::Serialize;
+
+use crate::ExportError;
+
+/// Multiply-accumulates for one picture, of the direct algorithm, by the numbers that an engine multiplies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Arithmetic {
+    /// Integers of 8 bits.
+    pub int8: u64,
+    /// Half precision.
+    pub fp16: u64,
+    /// Single precision.
+    pub fp32: u64,
+    /// The engine does not say.
+    pub unknown: u64,
+}
+
+/// Operators of ONNX Runtime that multiply integers of 8 bits.
+const INTEGER_OPERATORS: [&str; 7] = [
+    "QLinearConv",
+    "ConvInteger",
+    "QLinearMatMul",
+    "QGemm",
+    "MatMulInteger",
+    "MatMulIntegerToFloat",
+    "DynamicQuantizeMatMul",
+];
+
+/// Operators of ONNX Runtime that multiply floats.
+const FLOAT_OPERATORS: [&str; 7] = ["Conv", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"];
+
+impl Arithmetic {
+    /// From the graph that ONNX Runtime computes, which it writes for this when it loads the file once more.
+    ///
+    /// # Errors
+    /// Where it does not load the file, or the graph cannot be read.
+    pub(crate) fn of_onnxruntime(path: &Path, choice: EngineChoice, layers: &[u64]) -> Result<Self, ExportError> {
+        let folder = tempfile::tempdir()
+            .map_err(|source| ExportError::Write { path: std::env::temp_dir().join("optimized.onnx"), source })?;
+        let graph = folder.path().join("optimized.onnx");
+        Model::builder()
+            .engine(choice)
+            .threads(1)
+            .optimized_graph(&graph)
+            .open(path)
+            .map_err(|source| ExportError::Engine { engine: "onnxruntime", source })?;
+        let bytes = fs::read(&graph).map_err(|source| ExportError::Read { path: graph.clone(), source })?;
+        let model = ModelProto::decode(bytes.as_slice()).map_err(|error| ExportError::Candle {
+            doing: "reading the graph that ONNX Runtime computes",
+            source: candle_core::Error::wrap(error),
+        })?;
+        Ok(Self::of_graph(&model, layers))
+    }
+
+    /// Layers and the graph's operators that multiply are in the same order; where their numbers differ, nothing can be
+    /// said.
+    fn of_graph(model: &ModelProto, layers: &[u64]) -> Self {
+        let Some(graph) = &model.graph else { return Self::unknown(layers) };
+        let is_half = |node: &NodeProto| {
+            let constants = graph.initializer.iter().filter(|constant| node.input.contains(&constant.name));
+            constants.into_iter().any(|constant| constant.data_type == DataType::Float16 as i32)
+        };
+        let multiplies = |node: &&NodeProto| {
+            let operator = node.op_type.as_str();
+            INTEGER_OPERATORS.contains(&operator) || FLOAT_OPERATORS.contains(&operator)
+        };
+        let nodes: Vec<_> = graph.node.iter().filter(multiplies).collect();
+        if nodes.len() != layers.len() {
+            return Self::unknown(layers);
+        }
+        let mut arithmetic = Self::default();
+        for (node, count) in nodes.into_iter().zip(layers) {
+            let by = if INTEGER_OPERATORS.contains(&node.op_type.as_str()) {
+                &mut arithmetic.int8
+            } else if is_half(node) {
+                &mut arithmetic.fp16
+            } else {
+                &mut arithmetic.fp32
+            };
+            *by += count;
+        }
+        arithmetic
+    }
+
+    /// Our own kernels multiply in single precision, whatever weights are stored in; what tract's own operators do, it
+    /// does not say.
+    pub(crate) fn of_tract(report: &EngineReport, layers: &[u64]) -> Self {
+        let ours = report.nodes.iter().filter(|count| {
+            let multiplies = count.operator == "Dense" || count.operator.starts_with("Convolution3x3");
+            count.provider == "demitasse kernels" && multiplies
+        });
+        if ours.map(|count| count.nodes).sum::<usize>() == layers.len() {
+            Self { fp32: layers.iter().sum(), ..Self::default() }
+        } else {
+            Self::unknown(layers)
+        }
+    }
+
+    fn unknown(layers: &[u64]) -> Self {
+        Self { unknown: layers.iter().sum(), ..Self::default() }
+    }
+
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.int8 + self.fp16 + self.fp32 + self.unknown
+    }
+}
+
+/// The shares, in words: `99.9 % int8, 0.1 % fp32`.
+impl fmt::Display for Arithmetic {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = [(self.int8, "int8"), (self.fp16, "fp16"), (self.fp32, "fp32"), (self.unknown, "unknown")];
+        let total = self.total().max(1) as f64;
+        let shares = parts.into_iter().filter(|(count, _)| *count > 0);
+        let shares: Vec<_> =
+            shares.map(|(count, name)| format!("{:.1} % {name}", 100.0 * count as f64 / total)).collect();
+        write!(formatter, "{}", shares.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_onnx::onnx::{GraphProto, TensorProto};
+
+    use super::*;
+
+    fn graph(operators: &[&str]) -> ModelProto {
+        let node = |operator: &&str| NodeProto {
+            op_type: (*operator).to_owned(),
+            input: vec![format!("{operator}.weight")],
+            ..NodeProto::default()
+        };
+        let half = DataType::Float16 as i32;
+        let weight = TensorProto { name: "Conv.weight".into(), data_type: half, ..TensorProto::default() };
+        let node = operators.iter().map(node).collect();
+        let graph = GraphProto { node, initializer: vec![weight], ..GraphProto::default() };
+        ModelProto { graph: Some(graph), ..ModelProto::default() }
+    }
+
+    #[test]
+    fn each_layer_counts_as_what_its_operator_multiplies() {
+        let model = graph(&["QuantizeLinear", "QLinearConv", "MaxPool", "FusedGemm", "Conv"]);
+        let found = Arithmetic::of_graph(&model, &[900, 90, 10]);
+        assert_eq!(found, Arithmetic { int8: 900, fp16: 10, fp32: 90, unknown: 0 });
+        assert_eq!(found.to_string(), "90.0 % int8, 1.0 % fp16, 9.0 % fp32");
+    }
+
+    #[test]
+    fn nothing_is_said_of_a_graph_that_has_other_layers() {
+        let found = Arithmetic::of_graph(&graph(&["QLinearConv"]), &[900, 90]);
+        assert_eq!(found, Arithmetic { unknown: 990, ..Arithmetic::default() });
+    }
+}

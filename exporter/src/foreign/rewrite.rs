@@ -1,0 +1,232 @@
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    path::Path,
+};
+
+use candle_core::DType;
+use candle_onnx::onnx::{GraphProto, ModelProto, NodeProto, TensorProto};
+
+use crate::{
+    ExportError, IntegerFormat,
+    folded::Affine,
+    graph::{GraphBuilder, integer},
+    onnx_file::Initializer,
+    quantization::int8::{ActivationScale, write_affine, write_scale},
+};
+
+/// Operators between whose values integers pass; the first two have weights.
+const QUANTIZED: [&str; 9] =
+    ["Conv", "Gemm", "Add", "MaxPool", "AveragePool", "GlobalAveragePool", "Flatten", "Reshape", "Identity"];
+
+/// Operators that stay in f32.
+const FLOAT: [&str; 6] = ["Relu", "Clip", "BatchNormalization", "Dropout", "Softmax", "Constant"];
+
+/// Operators whose result lies on the grid of their input.
+const SAME_GRID: [&str; 4] = ["MaxPool", "Flatten", "Reshape", "Identity"];
+
+/// The first version of ONNX's operators with scales per channel.
+const LEAST_OPSET: i64 = 13;
+
+/// The graph of another project, whose every operator is known.
+pub(super) struct ForeignGraph {
+    proto: ModelProto,
+    path: String,
+}
+
+/// Ends of the values of activations.
+type Ranges = BTreeMap<String, (f32, f32)>;
+
+/// The grid of each activation, and the activation that its constants are called after.
+type Scales = BTreeMap<String, (String, ActivationScale)>;
+
+impl ForeignGraph {
+    /// Checks the operators.
+    pub(super) fn new(path: &Path, proto: ModelProto) -> Result<Self, ExportError> {
+        let path = path.display().to_string();
+        let opset = proto.opset_import.iter().find(|set| set.domain.is_empty() || set.domain == "ai.onnx");
+        let opset = opset.map_or(1, |set| set.version);
+        if opset < LEAST_OPSET {
+            return Err(ExportError::ForeignOpset { path, found: opset, least: LEAST_OPSET });
+        }
+        let known = |node: &&NodeProto| {
+            let operator = node.op_type.as_str();
+            let standard = node.domain.is_empty() || node.domain == "ai.onnx";
+            standard && (QUANTIZED.contains(&operator) || FLOAT.contains(&operator))
+        };
+        if let Some(node) = nodes(&proto).find(|node| !known(node)) {
+            return Err(ExportError::ForeignOperator { path, node: node.name.clone(), operator: node.op_type.clone() });
+        }
+        Ok(Self { proto, path })
+    }
+
+    /// The file.
+    pub(super) fn proto(&self) -> &ModelProto {
+        &self.proto
+    }
+
+    /// The file without metadata.
+    pub(super) fn into_proto(self) -> ModelProto {
+        ModelProto { metadata_props: Vec::new(), ..self.proto }
+    }
+
+    /// The activations that become integers: all that operators on integers take, but for constants.
+    pub(super) fn values(&self) -> Vec<String> {
+        let initializers = self.proto.graph.iter().flat_map(|graph| &graph.initializer).map(|tensor| &tensor.name);
+        let made = nodes(&self.proto).filter(|node| node.op_type == "Constant").flat_map(|node| &node.output);
+        let constants: HashSet<&String> = initializers.chain(made).collect();
+        let mut values: Vec<String> = Vec::new();
+        for node in nodes(&self.proto).filter(|node| QUANTIZED.contains(&node.op_type.as_str())) {
+            let taken = if node.op_type == "Add" { 2 } else { 1 };
+            for value in node.input.iter().take(taken) {
+                if !constants.contains(value) && !values.contains(value) {
+                    values.push(value.clone());
+                }
+            }
+        }
+        values
+    }
+
+    /// Puts quantize–dequantize pairs behind values, and integers in the place of weights. Returns how many layers have
+    /// such weights now.
+    pub(super) fn quantize(&mut self, ranges: &Ranges, format: IntegerFormat) -> Result<usize, ExportError> {
+        let scales = self.scales(ranges);
+        let Some(old) = self.proto.graph.take() else { return Ok(0) };
+        let mut graph = GraphBuilder::default();
+        for (value, (owner, scale)) in &scales {
+            if value == owner {
+                write_scale(&mut graph, owner, *scale, format)?;
+            }
+        }
+        let mut layers = 0;
+        let mut renamed: HashMap<String, String> = HashMap::new();
+        for input in &old.input {
+            write_pair(&mut graph, &input.name, &scales, &mut renamed);
+        }
+        for mut node in old.node {
+            if let (Some((value, scale)), Some(made)) = (taken(&node, &scales), node.output.first())
+                && ["Conv", "Gemm"].contains(&node.op_type.as_str())
+            {
+                let affine = affine(&self.path, &node, &old.initializer)?;
+                let (weight, bias) = write_affine(&mut graph, made, affine, scale.scale, format)?;
+                node.input = vec![value.clone(), weight, bias];
+                if node.op_type == "Gemm" {
+                    node.attribute.retain(|attribute| attribute.name != "transB");
+                    node.attribute.push(integer("transB", 1));
+                }
+                layers += 1;
+            }
+            if QUANTIZED.contains(&node.op_type.as_str()) {
+                for value in &mut node.input {
+                    if let Some(name) = renamed.get(value) {
+                        value.clone_from(name);
+                    }
+                }
+            }
+            let made = node.output.clone();
+            graph.push(node);
+            for value in made {
+                write_pair(&mut graph, &value, &scales, &mut renamed);
+            }
+        }
+        let old = GraphProto { node: Vec::new(), ..old };
+        self.proto.graph = Some(finished(old, graph).map_err(|error| ExportError::Candle {
+            doing: "writing integers",
+            source: candle_core::Error::wrap(error),
+        })?);
+        Ok(layers)
+    }
+
+    /// A scale for each value, and the value whose constants it shares.
+    fn scales(&self, ranges: &Ranges) -> Scales {
+        let mut scales = Scales::new();
+        let own = |value: &str, (low, high): (f32, f32)| (value.to_owned(), ActivationScale::covering(low, high));
+        for input in self.proto.graph.iter().flat_map(|graph| &graph.input) {
+            if let Some(&ends) = ranges.get(&input.name) {
+                scales.insert(input.name.clone(), own(&input.name, ends));
+            }
+        }
+        for node in nodes(&self.proto) {
+            let Some((value, &ends)) = node.output.first().and_then(|value| ranges.get_key_value(value)) else {
+                continue;
+            };
+            let input = node.input.first().filter(|_| SAME_GRID.contains(&node.op_type.as_str()));
+            let shared = input.and_then(|input| scales.get(input)).cloned();
+            scales.insert(value.clone(), shared.unwrap_or_else(|| own(value, ends)));
+        }
+        scales
+    }
+}
+
+fn nodes(proto: &ModelProto) -> impl Iterator<Item = &NodeProto> {
+    proto.graph.iter().flat_map(|graph| &graph.node)
+}
+
+/// The first input of a node that is on a grid, and the grid.
+fn taken<'a>(node: &'a NodeProto, scales: &Scales) -> Option<(&'a String, ActivationScale)> {
+    let value = node.input.first()?;
+    scales.get(value).map(|(_, scale)| (value, *scale))
+}
+
+/// The new nodes and constants, and of the old constants those that are still used.
+fn finished(old: GraphProto, graph: GraphBuilder) -> std::io::Result<GraphProto> {
+    let (node, constants) = graph.into_parts();
+    let constants = constants.iter().map(Initializer::to_message).collect::<std::io::Result<Vec<_>>>()?;
+    let used: HashSet<&String> = node.iter().flat_map(|node| &node.input).collect();
+    // Before ONNX 1.3 initializers were listed among the inputs.
+    let is_gone = |name: &String| !used.contains(name);
+    let gone: HashSet<String> = old.initializer.iter().map(|tensor| tensor.name.clone()).filter(is_gone).collect();
+    let kept = old.initializer.into_iter().filter(|tensor| !gone.contains(&tensor.name));
+    let initializer = kept.chain(constants).collect();
+    let input = old.input.into_iter().filter(|input| !gone.contains(&input.name)).collect();
+    Ok(GraphProto { node, initializer, input, output: old.output, name: old.name, ..GraphProto::default() })
+}
+
+/// A quantizer and a dequantizer behind a value that has a scale; what takes integers takes the dequantizer's value then.
+fn write_pair(graph: &mut GraphBuilder, value: &str, scales: &Scales, renamed: &mut HashMap<String, String>) {
+    let Some((owner, _)) = scales.get(value) else { return };
+    let (scale, zero_point) = (format!("{owner}.scale"), format!("{owner}.zero_point"));
+    let quantized = graph.named("QuantizeLinear", format!("{value}/quantize"), &[value, &scale, &zero_point]);
+    let dequantized =
+        graph.named("DequantizeLinear", format!("{value}/dequantize"), &[&quantized, &scale, &zero_point]);
+    renamed.insert(value.to_owned(), dequantized);
+}
+
+/// Weights with an output in each row, and biases, of a convolution or a dense layer.
+fn affine(path: &str, node: &NodeProto, constants: &[TensorProto]) -> Result<Affine, ExportError> {
+    let refused = |reason| ExportError::ForeignLayer { path: path.to_owned(), node: node.name.clone(), reason };
+    let constant = |index: usize, reason| match node.input.get(index).filter(|name| !name.is_empty()) {
+        None => Ok(None),
+        Some(name) => {
+            let tensor = constants.iter().find(|tensor| tensor.name == *name).ok_or(refused(reason))?;
+            if !tensor.external_data.is_empty() {
+                return Err(refused("its weights lie in another file"));
+            }
+            candle_onnx::eval::get_tensor(tensor, name)
+                .and_then(|tensor| tensor.to_dtype(DType::F32))
+                .map(Some)
+                .map_err(|source| ExportError::Tensor { name: name.clone(), source })
+        }
+    };
+    let failed = |source| ExportError::Tensor { name: node.name.clone(), source };
+    let weight = constant(1, "its weights are computed")?.ok_or(refused("it has no weights"))?;
+    let attribute = |name: &str| node.attribute.iter().find(|attribute| attribute.name == name);
+    let is_one = |name: &str| attribute(name).is_none_or(|attribute| attribute.f == 1.0);
+    let is_zero = |name: &str| attribute(name).is_none_or(|attribute| attribute.i == 0);
+    let weight = match node.op_type.as_str() {
+        "Gemm" if !is_one("alpha") || !is_one("beta") || !is_zero("transA") => {
+            return Err(refused("it multiplies by alpha or beta, or its input is transposed"));
+        }
+        "Gemm" if is_zero("transB") => weight.t().and_then(|weight| weight.contiguous()).map_err(failed)?,
+        _ => weight,
+    };
+    let outputs = weight.dim(0).map_err(failed)?;
+    let bias = match constant(2, "its biases are computed")? {
+        None => vec![0.0; outputs],
+        Some(bias) => bias.flatten_all().and_then(|bias| bias.to_vec1::<f32>()).map_err(failed)?,
+    };
+    let finite = crate::onnx_file::with_f32(&weight, |values| Ok(values.iter().all(|value| value.is_finite())));
+    if bias.len() != outputs || !finite.is_ok_and(|finite| finite) {
+        return Err(refused("its weights are not finite numbers, or its biases are not one for each output"));
+    }
+    Ok(Affine { weight, bias })
+}

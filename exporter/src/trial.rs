@@ -1,0 +1,189 @@
+use models::{Architecture, ModelCard, QuantizationRecord};
+
+use crate::{
+    CalibrationReport, ExportError, ExportOptions, GateFailure, Granularity, Operators, Progress, RefinementReport,
+    Scheme, TrialReport, Verification,
+    draft::Draft,
+    folded::Step,
+    gate::{Budget, Demand},
+    graph::build,
+    pictures::Inputs,
+    quantization::{mixed::Mixed, plan::Plan, qoperator, simulation::Scales},
+    verification::{Expected, Verifier},
+};
+
+/// What the files of an export have in common.
+#[derive(Clone, Copy)]
+pub(crate) struct Workshop<'a> {
+    pub(crate) options: &'a ExportOptions,
+    pub(crate) architecture: &'a Architecture,
+    /// The card of a file without what is measured on it.
+    pub(crate) card: &'a ModelCard,
+    /// What files are verified with.
+    pub(crate) inputs: &'a Inputs,
+    /// What the network answers to it.
+    pub(crate) expected: &'a Expected,
+    /// Multiply-accumulates of each layer with weights.
+    pub(crate) multiply_accumulates: &'a [u64],
+}
+
+/// What a file is to be.
+pub(crate) struct Order<'a> {
+    pub(crate) scheme: Option<Scheme>,
+    pub(crate) plan: &'a Plan,
+    /// What computes what the network computes, in a form that suits the plan.
+    pub(crate) steps: Vec<Step>,
+    pub(crate) scales: &'a Scales,
+    pub(crate) calibration: Option<&'a CalibrationReport>,
+}
+
+/// A file that was written and measured.
+#[derive(Debug)]
+pub(crate) struct Trial {
+    pub(crate) draft: Draft,
+    pub(crate) scheme: Option<Scheme>,
+    pub(crate) plan: Plan,
+    pub(crate) nodes: usize,
+    pub(crate) bytes: u64,
+    pub(crate) verification: Verification,
+    pub(crate) failures: Vec<GateFailure>,
+    pub(crate) calibration: Option<CalibrationReport>,
+}
+
+impl Trial {
+    /// Whether the file is what was asked for.
+    pub(crate) fn held(&self) -> bool {
+        self.failures.is_empty()
+    }
+
+    /// Answers lost, in the engine that lost most.
+    pub(crate) fn lost(&self) -> usize {
+        self.verification.engines.iter().map(|engine| engine.lost).max().unwrap_or(0)
+    }
+
+    /// Milliseconds for a picture, in the engine that takes longest.
+    pub(crate) fn latency_ms(&self) -> f64 {
+        self.verification.engines.iter().filter_map(|engine| engine.latency_ms).fold(0.0, f64::max)
+    }
+
+    /// What becomes of it in the report.
+    pub(crate) fn report(&self) -> TrialReport {
+        TrialReport {
+            scheme: self.scheme,
+            fp32_layers: self.plan.reverted().to_vec(),
+            bytes: self.bytes,
+            engines: self.verification.engines.clone(),
+            held: self.held(),
+            chosen: false,
+        }
+    }
+}
+
+impl Workshop<'_> {
+    /// Writes a file, runs it, and notes in it what came out.
+    pub(crate) fn attempt(&self, order: Order<'_>, progress: &mut dyn Progress) -> Result<Trial, ExportError> {
+        let Order { scheme, plan, steps, scales, calibration } = order;
+        let mut precision = Mixed::new(plan, scales.clone(), self.options.integers);
+        let mut file = build(self.architecture, steps, self.options.opset, &mut precision)?;
+        if self.options.integers.operators == Operators::Qoperator {
+            qoperator::fuse(&mut file);
+        }
+        let labels = &self.card.labels;
+        file.header.doc_string =
+            format!("{} for {} classes: {}", self.architecture.name, labels.len(), labels.join(", "));
+        let nodes = file.graph.node.len();
+        let draft = Draft::write(&self.options.output, file, self.card)?;
+        let ExportOptions { max_drop, min_agreement, target, threads, .. } = *self.options;
+        let demand = Demand::of(plan, Budget { max_drop, min_agreement });
+        let verifier = Verifier {
+            path: draft.path(),
+            inputs: self.inputs,
+            expected: self.expected,
+            demand,
+            target,
+            threads,
+            multiply_accumulates: (!plan.is_fp32()).then_some(self.multiply_accumulates),
+            candle_onnx: plan.is_float(),
+        };
+        let verification = verifier.verify(progress)?;
+        let mut card = ModelCard { metrics: verification.metrics(), ..self.card.clone() };
+        card.provenance.quantization = scheme.map(|scheme| self.describe(scheme, plan, calibration));
+        card.provenance.quantization_record =
+            scheme.map(|scheme| self.record(scheme, plan, calibration, &verification));
+        let bytes = draft.note(card.to_metadata())?;
+        Ok(Trial {
+            draft,
+            scheme,
+            plan: plan.clone(),
+            nodes,
+            bytes,
+            failures: demand.failures_of(&verification),
+            verification,
+            calibration: calibration.cloned(),
+        })
+    }
+
+    /// The scheme in a line for people.
+    fn describe(&self, scheme: Scheme, plan: &Plan, calibration: Option<&CalibrationReport>) -> String {
+        let format = self.options.integers;
+        let largest = format.weight_bits.largest();
+        let per = match format.granularity {
+            Granularity::Channel => "per channel",
+            Granularity::Tensor => "per tensor",
+        };
+        let mut text = match scheme {
+            Scheme::Int8 => {
+                let operators = match format.operators {
+                    Operators::Qdq => "QDQ",
+                    Operators::Qoperator => "QOperator",
+                };
+                let ranges = calibration.map(|seen| format!(", {}", describe_calibration(seen))).unwrap_or_default();
+                format!("int8 {operators}, weights {per} (±{largest}), activations per tensor{ranges}")
+            }
+            Scheme::Dynamic => {
+                format!("dense layers int8 (±{largest}), inputs quantized dynamically; convolutions f32")
+            }
+            Scheme::WeightOnly => format!("weights int8 {per} (±{largest}), arithmetic f32"),
+            Scheme::WeightOnlyDense => {
+                format!("weights of dense layers int8 {per} (±{largest}), the rest and arithmetic f32")
+            }
+            Scheme::WeightOnlyDenseFp16 => {
+                format!("weights of dense layers int8 {per} (±{largest}), of convolutions f16; arithmetic f32")
+            }
+            Scheme::Fp16 | Scheme::Auto => "weights f16, arithmetic f32".to_owned(),
+        };
+        if !plan.reverted().is_empty() {
+            text.push_str(&format!("; back to f32: {}", plan.reverted().join(", ")));
+        }
+        text
+    }
+
+    fn record(
+        &self,
+        scheme: Scheme,
+        plan: &Plan,
+        calibration: Option<&CalibrationReport>,
+        verification: &Verification,
+    ) -> QuantizationRecord {
+        QuantizationRecord {
+            scheme: scheme.to_string(),
+            target: self.options.target.to_string(),
+            layers: plan.layers().iter().map(|(name, precision)| (name.clone(), precision.to_string())).collect(),
+            calibration: calibration.map(describe_calibration),
+            costs: verification.costs(),
+        }
+    }
+}
+
+fn describe_calibration(seen: &CalibrationReport) -> String {
+    let mut text =
+        format!("calibrated on {} pictures ({}), clipped {}", seen.pictures, seen.data, seen.clipping.describe());
+    let used = |refinement: Option<RefinementReport>| refinement.is_some_and(|refinement| refinement.used);
+    if used(seen.equalization) {
+        text.push_str(", layers equalized");
+    }
+    if used(seen.bias_correction) {
+        text.push_str(", biases corrected");
+    }
+    text
+}
