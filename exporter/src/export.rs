@@ -42,7 +42,7 @@ pub fn export_with_progress(
     let expected = Expected::of(&source.network, &inputs, progress)?;
     let Source { network, card, split, weights_sha256 } = source;
     let architecture = network.architecture().clone();
-    let steps = fold(&architecture, network.tensors(), models::BATCH_NORM_EPSILON.into())?;
+    let steps = fold(&architecture, network.tensors(), architecture.batch_norm_epsilon.into())?;
     drop(network);
 
     let data_sha256 = split.digest();
@@ -51,6 +51,7 @@ pub fn export_with_progress(
         weights: Some(weights_sha256),
         data: Some(data_sha256),
         epochs: card.provenance.epochs,
+        initial_weights: card.provenance.initial_weights.clone(),
         ..Provenance::default()
     };
     let card = ModelCard { metrics: Vec::new(), provenance, ..card };

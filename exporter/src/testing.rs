@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use candle_core::{DType, Device, Tensor};
 use models::{
-    Architecture, Head, ModelCard, Network, Preset, Provenance, RunFolder, Sha256, Side, Split, SplitFile, Temperature,
-    TemperatureScaling,
+    Architecture, BATCH_NORM_EPSILON, Head, ModelCard, Network, Preset, Provenance, RunFolder, Sha256, Side, Split,
+    SplitFile, Temperature, TemperatureScaling,
 };
 
 /// Two blocks, 8×8 pictures, three classes.
@@ -15,6 +15,7 @@ pub(crate) fn architecture(batch_norm: bool, head: Head) -> Architecture {
         input: [3, 8, 8],
         blocks: vec![vec![4, 6], vec![8]],
         batch_norm,
+        batch_norm_epsilon: BATCH_NORM_EPSILON,
         head,
         dropout: 0.5,
         classes: 3,

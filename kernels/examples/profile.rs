@@ -4,14 +4,16 @@
 //! prints the processor's peak, and of each layer the milliseconds, GFLOP/s in direct terms, their ratio to the
 //! peak and the algorithm chosen. `--set avx2` uses the instructions of another processor, `--algorithm winograd4`
 //! forces an algorithm, `--all` tries each and says how much slower than the best the chosen ones are together,
-//! `--packed` transforms the weights on the way, `--others` times what is bound by memory, and `--pass forward` and
+//! `--packed` transforms the weights on the way, `--integers` convolves bytes, `--others` times what is bound by memory, and `--pass forward` and
 //! `--layer block3` time a part only.
 #![expect(clippy::print_stdout, reason = "printing a table is what the program is for")]
 
 use std::time::Instant;
 
 use kernels::adam::{self, AdamStep};
-use kernels::conv3x3::{self, Algorithm, Epilogue, Pass, Shape, TransformedWeights};
+use kernels::conv3x3::integer::{self, IntegerWeights};
+use kernels::conv3x3::{self, Algorithm, Epilogue, Layout, Pass, Shape, TransformedWeights};
+use kernels::fake_quantize::Grid;
 use kernels::{Activation, InstructionSet, dense, peak, pool2x2, relu, resize};
 
 /// Channels in and out, and how often the layer's input has been halved.
@@ -40,6 +42,7 @@ struct Options {
     layer: String,
     others: bool,
     packed: bool,
+    integers: bool,
 }
 
 fn main() {
@@ -76,7 +79,10 @@ fn main() {
             let mut best = f64::INFINITY;
             let first = if options.algorithms.is_empty() { vec![chosen] } else { vec![] };
             for &algorithm in first.iter().chain(&options.algorithms) {
-                let seconds = time(shape, pass, algorithm, &options);
+                let seconds = match options.integers {
+                    true => time_of_integers(shape, options.repeats),
+                    false => time(shape, pass, algorithm, &options),
+                };
                 line += &format!(
                     " {:>9.3} ms {:>7.1} GFLOP/s {:>5.2} of peak {algorithm:?}{}",
                     seconds * 1e3,
@@ -191,7 +197,7 @@ fn time(shape: Shape, pass: Pass, algorithm: Algorithm, Options { packed, repeat
     shortest(*repeats, &mut || match pass {
         Pass::Forward => {
             let epilogue = Epilogue { bias: Some(&bias), activation: Activation::Relu, ..Epilogue::default() };
-            conv3x3::forward_transformed(shape, &input, &transformed, epilogue, &mut output);
+            conv3x3::forward_transformed(shape, (&input, Layout::Planes), &transformed, epilogue, &mut output);
         }
         Pass::BackwardData => {
             conv3x3::backward_data_with(algorithm, shape, &output, &weight, &mut result);
@@ -199,6 +205,23 @@ fn time(shape: Shape, pass: Pass, algorithm: Algorithm, Options { packed, repeat
         Pass::BackwardFilter => {
             conv3x3::backward_filter_with(algorithm, shape, &input, &output, &mut result, Some(&mut grad_bias))
         }
+    })
+}
+
+/// Times a convolution from bytes to bytes, in seconds.
+fn time_of_integers(shape: Shape, repeats: usize) -> f64 {
+    let Shape { batch, in_channels, out_channels, height, width } = shape;
+    let integers = |length: usize| noise(length).into_iter().map(|value| value * 127.0);
+    let bytes = |channels: usize| integer::bytes_len(batch, channels, height, width);
+    let input: Vec<u8> = integers(bytes(in_channels)).map(|value| value.abs() as u8).collect();
+    let weight: Vec<i8> = integers(shape.weight_len()).map(|value| value as i8).collect();
+    let weights = IntegerWeights::new(shape, &weight, &vec![0.01; out_channels]);
+    let grid = Grid { scale: 0.1, lowest: 0.0, highest: 255.0 };
+    let epilogue = Epilogue { activation: Activation::Relu, grid: Some(grid), ..Epilogue::default() };
+    let mut output = vec![0; bytes(out_channels)];
+    shortest(repeats, &mut || {
+        let (input, output) = (integer::Input::Bytes(&input), integer::Output::Bytes(&mut output));
+        integer::forward(shape, (input, grid), &weights, epilogue, output);
     })
 }
 
@@ -222,6 +245,7 @@ fn options() -> Options {
         layer: String::new(),
         others: false,
         packed: false,
+        integers: false,
     };
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
@@ -231,6 +255,11 @@ fn options() -> Options {
         }
         if name == "--packed" {
             options.packed = true;
+            continue;
+        }
+        if name == "--integers" {
+            options.integers = true;
+            options.passes = vec![Pass::Forward];
             continue;
         }
         if name == "--others" {

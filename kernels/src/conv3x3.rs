@@ -1,6 +1,6 @@
 //! 3×3 convolution with stride 1 and padding 1 (a cross-correlation, as in PyTorch and Keras).
 //!
-//! Layouts: activations `[batch, channels, height, width]`, weights
+//! Layouts: activations `[batch, channels, height, width]` unless a [`Layout`] says otherwise, weights
 //! `[out_channels, in_channels, 3, 3]`, bias `[out_channels]`, all contiguous `f32`.
 //!
 //! # Algorithms
@@ -37,6 +37,7 @@ mod algorithm;
 mod block;
 mod direct;
 mod im2col;
+pub mod integer;
 mod winograd;
 
 pub use algorithm::{Algorithm, Pass, algorithm};
@@ -93,8 +94,9 @@ impl Shape {
         self.height * self.width
     }
 
-    fn check_input(self, input: &[f32]) {
-        assert_eq!(input.len(), self.input_len(), "length of the input of {self:?}");
+    fn check_input(self, input: &[f32], layout: Layout) {
+        let length = layout.len(self.batch, self.in_channels, self.plane());
+        assert_eq!(input.len(), length, "length of the input of {self:?} in {layout:?}");
     }
 
     fn check_output(self, output: &[f32]) {
@@ -112,6 +114,24 @@ impl Shape {
     }
 }
 
+/// How the activations of a convolution lie in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Layout {
+    /// `[batch, channels, height, width]`.
+    #[default]
+    Planes,
+    /// `[batch, channels / 16, height, width, 16]`, rounded up, with zeros beyond the last channel: what the algorithms
+    /// with tiles compute on, so that two of them, one after another, transpose nothing.
+    Panels,
+}
+
+impl Layout {
+    /// Floats in a batch of pictures.
+    pub fn len(self, batch: usize, channels: usize, plane: usize) -> usize {
+        batch * plane * if self == Self::Panels { channels.next_multiple_of(PANEL) } else { channels }
+    }
+}
+
 /// What is done to the sums before they are written, in the order of the fields.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Epilogue<'a> {
@@ -121,13 +141,15 @@ pub struct Epilogue<'a> {
     pub activation: Activation,
     /// Rounds to the grid of a quantized network.
     pub grid: Option<Grid>,
-    /// Keeps the largest of each 2×2 window, as [`pool2x2`] does: the output is
-    /// `[batch, out_channels, height / 2, width / 2]`.
+    /// Keeps the largest of each 2×2 window, as [`pool2x2`] does: the output has `height / 2` rows of `width / 2`.
     pub pool: bool,
+    /// How the output lies in memory.
+    pub layout: Layout,
 }
 
 impl Epilogue<'_> {
-    const NONE: Self = Self { bias: None, activation: Activation::Identity, grid: None, pool: false };
+    const NONE: Self =
+        Self { bias: None, activation: Activation::Identity, grid: None, pool: false, layout: Layout::Planes };
 
     fn pooled(self, shape: Shape) -> Option<pool2x2::Shape> {
         let Shape { batch, out_channels, height, width, .. } = shape;
@@ -136,12 +158,27 @@ impl Epilogue<'_> {
 
     fn check(self, shape: Shape, output: &[f32]) {
         shape.check_bias(self.bias);
-        assert_eq!(output.len(), self.output_len(shape), "length of the output of {shape:?}, pooled: {}", self.pool);
+        let Self { pool, layout, .. } = self;
+        assert_eq!(
+            output.len(),
+            self.output_len(shape),
+            "length of the output of {shape:?}, {layout:?}, pooled: {pool}"
+        );
     }
 
     /// Floats in the output.
     fn output_len(self, shape: Shape) -> usize {
-        self.pooled(shape).map_or(shape.output_len(), pool2x2::Shape::output_len)
+        let scale = if self.pool { 2 } else { 1 };
+        self.layout.len(shape.batch, shape.out_channels, (shape.height / scale) * (shape.width / scale))
+    }
+
+    /// The bias of a panel from a channel on, zero beyond the last.
+    fn bias_of_panel(self, channel: usize, channels: usize) -> [f32; PANEL] {
+        let mut panel = [0.0; PANEL];
+        if let Some(bias) = self.bias {
+            panel[..channels].copy_from_slice(&bias[channel..channel + channels]);
+        }
+        panel
     }
 
     /// What becomes of a sum with its bias, before pooling.
@@ -206,11 +243,12 @@ fn forward_on(
     epilogue: Epilogue,
     output: &mut [f32],
 ) {
-    shape.check_input(input);
+    shape.check_input(input, Layout::Planes);
     shape.check_weight(weight);
     epilogue.check(shape, output);
     let Some(side) = algorithm.tile() else {
         if let Some(pooled) = epilogue.pooled(shape) {
+            assert_eq!(epilogue.layout, Layout::Planes, "the layout of what {algorithm:?} pools");
             return scratch::with(shape.output_len(), |sums| {
                 forward_on(set, algorithm, shape, (input, weight), Epilogue { pool: false, ..epilogue }, sums);
                 pool2x2::forward(pooled, sums, output, None);
@@ -219,6 +257,7 @@ fn forward_on(
         if algorithm == Algorithm::Direct {
             direct::forward(set, shape, input, weight, epilogue, output);
         } else {
+            assert_eq!(epilogue.layout, Layout::Planes, "the layout of what {algorithm:?} gives");
             im2col::forward(shape, input, weight, epilogue, output);
         }
         return;
@@ -227,7 +266,7 @@ fn forward_on(
     scratch::with(length, |evaluated| {
         winograd::evaluate_weights(set, side, shape, Source::Plain(Orientation::Forward, weight), evaluated);
         let weights = winograd::Weights::Evaluated(evaluated);
-        winograd::forward(set, side, shape, (input, weights), epilogue, output);
+        winograd::forward(set, side, shape, (input, Layout::Planes), weights, epilogue, output);
     });
 }
 
@@ -331,6 +370,16 @@ impl TransformedWeights {
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
+
+    /// Whether [`forward_transformed`] takes an input in [`Layout::Panels`].
+    pub fn takes_panels(&self) -> bool {
+        self.algorithm.tile().is_some()
+    }
+
+    /// Whether [`forward_transformed`] gives an output in [`Layout::Panels`], pooled or not.
+    pub fn gives_panels(&self, pooled: bool) -> bool {
+        self.algorithm.tile().is_some() || self.algorithm == Algorithm::Direct && !pooled
+    }
 }
 
 impl std::fmt::Debug for TransformedWeights {
@@ -350,25 +399,27 @@ impl std::fmt::Debug for TransformedWeights {
 /// height and width may differ from those that the weights were transformed for.
 ///
 /// # Panics
-/// If a slice does not have the length that `shape` asks for, or the weights have other channels.
+/// If a slice does not have the length that `shape` and its layout ask for, the weights have other channels, or their
+/// algorithm does not [take](TransformedWeights::takes_panels) or [give](TransformedWeights::gives_panels) such a layout.
 pub fn forward_transformed(
     shape: Shape,
-    input: &[f32],
+    input: (&[f32], Layout),
     weights: &TransformedWeights,
     epilogue: Epilogue,
     output: &mut [f32],
 ) {
-    transformed_on(InstructionSet::current(), shape, (input, weights), epilogue, output);
+    transformed_on(InstructionSet::current(), shape, input, weights, epilogue, output);
 }
 
 fn transformed_on(
     set: InstructionSet,
     shape: Shape,
-    (input, weights): (&[f32], &TransformedWeights),
+    (input, layout): (&[f32], Layout),
+    weights: &TransformedWeights,
     epilogue: Epilogue,
     output: &mut [f32],
 ) {
-    shape.check_input(input);
+    shape.check_input(input, layout);
     epilogue.check(shape, output);
     assert_eq!(
         (weights.out_channels, weights.in_channels),
@@ -377,6 +428,7 @@ fn transformed_on(
     );
     let values = match &weights.form {
         Form::Plain(weight) => {
+            assert_eq!(layout, Layout::Planes, "the layout of what {:?} takes", weights.algorithm);
             return forward_on(set, weights.algorithm, shape, (input, weight), epilogue, output);
         }
         Form::Evaluated(values) => winograd::Weights::Evaluated(values.as_slice()),
@@ -384,7 +436,7 @@ fn transformed_on(
         Form::PackedIntegers(values, scales) => winograd::Weights::Packed(winograd::Packed::Integers(values, scales)),
     };
     if let Some(side) = weights.algorithm.tile() {
-        winograd::forward(set, side, shape, (input, values), epilogue, output);
+        winograd::forward(set, side, shape, (input, layout), values, epilogue, output);
     }
 }
 
@@ -423,7 +475,7 @@ fn backward_data_on(
 ) {
     shape.check_output(grad_output);
     shape.check_weight(weight);
-    shape.check_input(grad_input);
+    shape.check_input(grad_input, Layout::Planes);
     let transposed = shape.transposed();
     let Some(side) = algorithm.tile() else {
         scratch::with(weight.len(), |turned| {
@@ -436,7 +488,7 @@ fn backward_data_on(
     scratch::with(length, |evaluated| {
         winograd::evaluate_weights(set, side, shape, Source::Plain(Orientation::Backward, weight), evaluated);
         let weights = winograd::Weights::Evaluated(evaluated);
-        winograd::forward(set, side, transposed, (grad_output, weights), Epilogue::NONE, grad_input);
+        winograd::forward(set, side, transposed, (grad_output, Layout::Planes), weights, Epilogue::NONE, grad_input);
     });
 }
 
@@ -481,7 +533,7 @@ fn backward_filter_on(
     grad_weight: &mut [f32],
     grad_bias: Option<&mut [f32]>,
 ) {
-    shape.check_input(input);
+    shape.check_input(input, Layout::Planes);
     shape.check_output(grad_output);
     shape.check_weight(grad_weight);
     shape.check_bias(grad_bias.as_deref());

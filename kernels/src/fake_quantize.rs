@@ -35,6 +35,13 @@ impl Grid {
         (integer + ROUND - ROUND) * self.scale
     }
 
+    /// The steps from the lowest to the one that [`round`](Self::round) takes; what is not a number counts as the lowest.
+    #[inline(always)]
+    pub(crate) fn steps(self, value: f32) -> u8 {
+        let integer = (value / self.scale).clamp(self.lowest, self.highest);
+        (integer + ROUND - ROUND - self.lowest) as u8
+    }
+
     /// [`round`](Self::round) of a vector.
     #[inline(always)]
     pub(crate) fn round_vector<S: Simd>(self, simd: S, values: S::Vector) -> S::Vector {

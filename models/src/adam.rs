@@ -44,6 +44,8 @@ struct Parameter {
     name: String,
     variable: Var,
     moments: Moments,
+    /// What the step size is multiplied by.
+    rate_factor: f64,
 }
 
 /// The running means of gradients and of squared gradients.
@@ -61,7 +63,9 @@ impl Adam {
     pub fn new(variables: Vec<(String, Var)>, settings: AdamSettings) -> Result<Self> {
         let parameters = variables
             .into_iter()
-            .map(|(name, variable)| Ok(Parameter { name, moments: Moments::zeros(&variable)?, variable }))
+            .map(|(name, variable)| {
+                Ok(Parameter { name, moments: Moments::zeros(&variable)?, variable, rate_factor: 1.0 })
+            })
             .collect::<Result<Vec<_>>>()?;
         Ok(Self::assemble(parameters, settings, 0))
     }
@@ -74,6 +78,14 @@ impl Adam {
     /// The constants.
     pub fn settings(&self) -> AdamSettings {
         self.settings
+    }
+
+    /// Multiplies the step size of each variable by what `factor` gives for its name, from the next step on. A saved state
+    /// does not hold the factors.
+    pub fn set_rate_factors(&mut self, factor: impl Fn(&str) -> f64) {
+        for parameter in &mut self.parameters {
+            parameter.rate_factor = factor(&parameter.name);
+        }
     }
 
     /// The steps taken so far.
@@ -94,12 +106,12 @@ impl Adam {
             gradient_scale: 1.0,
             weight_decay,
         };
-        AdamUpdate { adam: self, step, applied: 0 }
+        AdamUpdate { adam: self, step, learning_rate, applied: 0 }
     }
 
     /// The running means, two values for each value of a variable, in the order of the variables.
     pub(crate) fn state(&self) -> impl Iterator<Item = (String, &[usize], StateValues<'_>)> {
-        self.parameters.iter().flat_map(|Parameter { name, variable, moments }| {
+        self.parameters.iter().flat_map(|Parameter { name, variable, moments, .. }| {
             let [first, second] = match moments {
                 Moments::Host { first, second } => [StateValues::Host(first), StateValues::Host(second)],
                 Moments::Device { first, second } => [StateValues::Device(first), StateValues::Device(second)],
@@ -121,7 +133,7 @@ impl Adam {
                 let first = take(&state_name(&name, FIRST))?;
                 let second = take(&state_name(&name, SECOND))?;
                 let moments = Moments::from_values(first, second, &variable)?;
-                Ok(Parameter { name, moments, variable })
+                Ok(Parameter { name, moments, variable, rate_factor: 1.0 })
             })
             .collect::<std::result::Result<Vec<_>, E>>()?;
         Ok(Self::assemble(parameters, settings, steps))
@@ -177,6 +189,7 @@ impl Moments {
 pub struct AdamUpdate<'a> {
     adam: &'a mut Adam,
     step: AdamStep,
+    learning_rate: f64,
     applied: usize,
 }
 
@@ -197,10 +210,11 @@ impl AdamUpdate<'_> {
         if gradient.dims() != variable.dims() {
             bail!("Adam got a gradient {:?} for a variable {:?}", gradient.shape(), variable.shape());
         }
-        let Parameter { variable, moments, .. } = &mut self.adam.parameters[place];
+        let Parameter { variable, moments, rate_factor, .. } = &mut self.adam.parameters[place];
         // Biases, and what shifts and scales in batch normalisation, are vectors.
         let weight_decay = if variable.rank() > 1 { self.step.weight_decay } else { 0.0 };
-        let step = AdamStep { weight_decay, ..self.step };
+        let learning_rate = (self.learning_rate * *rate_factor) as f32;
+        let step = AdamStep { weight_decay, learning_rate, ..self.step };
         match moments {
             Moments::Host { first, second } => {
                 let update = HostUpdate { step, moments: RefCell::new((first, second)) };
@@ -370,5 +384,32 @@ mod tests {
         update.apply(first, &gradient(first, 1)).expect("its own variable");
         let message = update.finish().expect_err("one is missing").to_string();
         assert!(message.contains("1 of 2 variables"), "{message}");
+    }
+
+    #[test]
+    fn a_factor_on_the_rate_of_a_variable_is_another_rate_for_it_alone() {
+        let settings = AdamSettings { weight_decay: 0.1, ..AdamSettings::default() };
+        let start = || -> Vec<(String, Var)> {
+            let wide = |(name, variable): (String, Var)| {
+                let matrix = variable.as_tensor().unsqueeze(0).expect("a matrix, which decays");
+                (name, Var::from_tensor(&matrix).expect("a variable"))
+            };
+            variables().into_iter().map(wide).collect()
+        };
+        let steps = |rate: f64, factor: f64| {
+            let variables = start();
+            let mut adam = Adam::new(variables.clone(), settings).expect("room for two means");
+            adam.set_rate_factors(|name| if name == "a" { factor } else { 1.0 });
+            for step in 1..=5 {
+                let mut update = adam.begin(rate);
+                for (_, variable) in &variables {
+                    update.apply(variable, &gradient(variable, step)).expect("its own variable");
+                }
+                update.finish().expect("all variables");
+            }
+            variables.iter().map(|(_, variable)| variable.to_vec2::<f32>().expect("values")).collect::<Vec<_>>()
+        };
+        let (mixed, whole, quarter) = (steps(0.01, 0.25), steps(0.01, 1.0), steps(0.0025, 1.0));
+        assert_eq!((&mixed[0], &mixed[1]), (&quarter[0], &whole[1]));
     }
 }

@@ -40,6 +40,9 @@ impl Family {
 /// The channels of the published networks, block by block.
 const WIDTHS: [usize; 5] = [64, 128, 256, 512, 512];
 
+/// What batch normalisation adds to the variance where nothing else is said: Keras's `BatchNormalization(epsilon=0.001)`.
+pub const BATCH_NORM_EPSILON: f32 = 1e-3;
+
 /// A VGG network: blocks of 3×3 convolutions with ReLU, each block closed by a 2×2 max-pool, and a head.
 ///
 /// Plain data. A pruned network is the same thing with other widths.
@@ -53,12 +56,23 @@ pub struct Architecture {
     pub blocks: Vec<Vec<usize>>,
     /// Batch normalisation between each convolution and its ReLU.
     pub batch_norm: bool,
+    /// What batch normalisation adds to the variance; a file that does not name it means [`BATCH_NORM_EPSILON`].
+    #[serde(default = "usual_epsilon", skip_serializing_if = "is_usual_epsilon")]
+    pub batch_norm_epsilon: f32,
     /// What turns the last feature map into logits.
     pub head: Head,
     /// Probability of dropping a feature in front of each dense layer but the first while training; 0 for none.
     pub dropout: f32,
     /// Number of classes.
     pub classes: usize,
+}
+
+fn usual_epsilon() -> f32 {
+    BATCH_NORM_EPSILON
+}
+
+fn is_usual_epsilon(epsilon: &f32) -> bool {
+    *epsilon == BATCH_NORM_EPSILON
 }
 
 /// What stands between the last feature map and the layer of logits.
@@ -247,6 +261,7 @@ impl Architecture {
             input: [3, 224, 224],
             blocks: family.depths().iter().zip(WIDTHS).map(|(&depth, width)| vec![width; depth]).collect(),
             batch_norm: false,
+            batch_norm_epsilon: BATCH_NORM_EPSILON,
             head: Head::Dense(vec![4096, 4096]),
             dropout: 0.0,
             classes,
@@ -268,7 +283,7 @@ impl Architecture {
     ///
     /// # Errors
     /// Where a width, the input or the number of classes is zero, where the input is too small for
-    /// the blocks, or where dropout is not in `[0, 1)`.
+    /// the blocks, where dropout is not in `[0, 1)`, or where the epsilon of batch normalisation is not above 0.
     pub fn validate(&self) -> Result<(), ArchitectureError> {
         let [channels, height, width] = self.input;
         let zero = |what| Err(ArchitectureError::Zero { what });
@@ -296,6 +311,13 @@ impl Architecture {
                 what: "dropout",
                 found: f64::from(self.dropout),
                 expected: "at least 0 and below 1",
+            });
+        }
+        if !(self.batch_norm_epsilon.is_finite() && self.batch_norm_epsilon > 0.0) {
+            return Err(ArchitectureError::OutOfRange {
+                what: "the epsilon of batch normalisation",
+                found: f64::from(self.batch_norm_epsilon),
+                expected: "above 0",
             });
         }
         Ok(())

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{Architecture, Interval, Preprocess, QuantizationRecord, Sha256, TemperatureScaling};
+use crate::{Architecture, InitialWeights, Interval, Preprocess, QuantizationRecord, Sha256, TemperatureScaling};
 
 /// Everything that a server must know beside the graph, and everything that a person asks about a model.
 ///
@@ -59,6 +59,9 @@ pub struct Provenance {
     pub data: Option<Sha256>,
     /// Epochs of training behind the weights.
     pub epochs: u32,
+    /// The weights that training began with, where they were not all drawn by chance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initial_weights: Option<InitialWeights>,
     /// How the numbers are stored, where not as f32: `int8 QDQ, per channel, calibrated on 128 pictures`.
     pub quantization: Option<String>,
     /// The same in full, with what it cost.

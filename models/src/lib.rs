@@ -7,8 +7,8 @@
 //! - [`ModelCard`]: labels, preprocessing, [`TemperatureScaling`], provenance and measured accuracy; it travels inside the model
 //!   file. An accuracy comes with its [`Interval`].
 //! - [`RunFolder`]: the layout that the trainer writes and the exporter reads.
-//! - With feature `candle`: `Network`, the network itself, its `Precision`, `Adam`, `training_step`, `Checkpoint`, and
-//!   the operators with their gradients in `ops`.
+//! - With feature `candle`: `Network`, the network itself, its `Precision`, `Adam`, `training_step`, `Checkpoint`,
+//!   `PretrainedFile` for other libraries' weights, and the operators with their gradients in `ops`.
 //!
 //! Architecture invariant: without features, there is no candle in this crate's dependency tree.
 //!
@@ -30,6 +30,7 @@ mod diagram;
 #[cfg(feature = "draw")]
 pub mod draw;
 mod hash;
+mod initial_weights;
 mod interval;
 #[cfg(feature = "candle")]
 mod network;
@@ -50,15 +51,16 @@ mod training;
 
 #[cfg(feature = "candle")]
 pub use adam::{Adam, AdamSettings, AdamUpdate};
-pub use architecture::{Architecture, ArchitectureError, Family, Head, Layer, LayerKind, Shape};
+pub use architecture::{Architecture, ArchitectureError, BATCH_NORM_EPSILON, Family, Head, Layer, LayerKind, Shape};
 pub use atomic_file::{persist, write_atomic};
 pub use axis::Axis;
 pub use card::{CardError, Metric, ModelCard, Provenance};
 pub use classes::{ClassFolders, ClassFoldersError, LabelledFile, is_picture_name};
 pub use hash::Sha256;
+pub use initial_weights::{InitialWeights, WeightsLayout};
 pub use interval::Interval;
 #[cfg(feature = "candle")]
-pub use network::{BATCH_NORM_EPSILON, Checkpoint, Mode, Network, NetworkError};
+pub use network::{Checkpoint, Mode, Network, NetworkError, PretrainedError, PretrainedFile};
 #[cfg(feature = "candle")]
 pub use objective::{MixedLabels, Objective};
 #[cfg(feature = "candle")]

@@ -3,6 +3,7 @@ mod error;
 mod grad_cam;
 mod initial;
 mod layer;
+mod pretrained;
 mod pullback;
 #[cfg(test)]
 mod tests;
@@ -18,9 +19,9 @@ use rand_chacha::ChaCha8Rng;
 
 pub use checkpoint::Checkpoint;
 pub use error::NetworkError;
+pub use pretrained::{PretrainedError, PretrainedFile};
 
 use crate::{Adam, Architecture, ModelCard, Precision};
-pub use layer::BATCH_NORM_EPSILON;
 use layer::Computation;
 
 /// The candle network of an [`Architecture`].
@@ -34,6 +35,15 @@ pub struct Network {
     device: Device,
     precision: Precision,
     layers: Vec<(String, Computation)>,
+    frozen: Frozen,
+}
+
+/// The part of a network that training leaves as it is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Frozen {
+    convolutions: usize,
+    /// The first so many layers: those convolutions, and what follows them without variables.
+    layers: usize,
 }
 
 /// Whether a forward pass serves or trains.
@@ -57,12 +67,24 @@ impl Network {
     /// # Errors
     /// Where the architecture cannot exist, or the device has no room.
     pub fn new(architecture: &Architecture, seed: u64, device: &Device) -> Result<Self, NetworkError> {
-        architecture.validate()?;
+        Self::with_values(architecture, seed, device, |_, _| Ok(None))
+    }
+
+    /// A network before training whose tensors have the values that `values` gives for their name and shape, and where it
+    /// gives none, those of [`new`](Self::new).
+    fn with_values<E: From<NetworkError>>(
+        architecture: &Architecture,
+        seed: u64,
+        device: &Device,
+        mut values: impl FnMut(&str, &[usize]) -> Result<Option<Vec<f32>>, E>,
+    ) -> Result<Self, E> {
+        architecture.validate().map_err(NetworkError::from)?;
         let variables = layer::expected_tensors(architecture).into_iter().map(|(name, shape)| {
-            let variable = Var::from_vec(initial::values(&name, &shape, seed), shape, device)?;
+            let values = values(&name, &shape)?.unwrap_or_else(|| initial::values(&name, &shape, seed));
+            let variable = Var::from_vec(values, shape, device).map_err(NetworkError::from)?;
             Ok((name, variable))
         });
-        Self::assemble(architecture, variables.collect::<Result<_, NetworkError>>()?, device)
+        Ok(Self::assemble(architecture, variables.collect::<Result<_, E>>()?, device)?)
     }
 
     /// A network of given tensors, which are copied to the device.
@@ -96,7 +118,7 @@ impl Network {
             .layers()
             .into_iter()
             .map(|layer| {
-                let computation = Computation::new(&layer, &mut |name| {
+                let computation = Computation::new(&layer, architecture.batch_norm_epsilon, &mut |name| {
                     variables.remove(name).ok_or_else(|| NetworkError::Names {
                         architecture: architecture.name.clone(),
                         missing: vec![name.to_owned()],
@@ -107,7 +129,13 @@ impl Network {
             })
             .collect::<Result<_, NetworkError>>()?;
         let precision = Precision::default_of(device);
-        Ok(Self { architecture: architecture.clone(), device: device.clone(), precision, layers })
+        Ok(Self {
+            architecture: architecture.clone(),
+            device: device.clone(),
+            precision,
+            layers,
+            frozen: Frozen::default(),
+        })
     }
 
     /// What it computes.
@@ -138,24 +166,50 @@ impl Network {
         Ok(())
     }
 
+    /// How many convolutions training leaves as they are.
+    pub fn frozen_convolutions(&self) -> usize {
+        self.frozen.convolutions
+    }
+
+    /// Freezes the first convolutions with their batch normalisation, which then uses its running moments in training
+    /// too, and leaves them alone. The backward pass ends behind them. To be called before an optimizer takes the
+    /// [`variables`](Self::variables), which theirs are not among from then on.
+    ///
+    /// # Errors
+    /// [`NetworkError::Freeze`], where the network has fewer convolutions.
+    pub fn freeze(&mut self, convolutions: usize) -> Result<(), NetworkError> {
+        let found = self.architecture.blocks.iter().map(Vec::len).sum();
+        if convolutions > found {
+            return Err(NetworkError::Freeze { asked: convolutions, found });
+        }
+        let mut left = convolutions;
+        let stays = |(_, computation): &&(String, Computation)| match computation {
+            Computation::Convolution(_) if left == 0 => false,
+            Computation::Convolution(_) => {
+                left -= 1;
+                true
+            }
+            // In training, dropout is no fixed function.
+            Computation::Dense(_) | Computation::Dropout { .. } => false,
+            _ => convolutions > 0,
+        };
+        let layers = self.layers.iter().take_while(stays).count();
+        self.frozen = Frozen { convolutions, layers };
+        Ok(())
+    }
+
     /// Every tensor by name, running moments included. They share memory with the network: training
     /// changes them.
     pub fn tensors(&self) -> BTreeMap<String, Tensor> {
-        self.named(Computation::tensors).map(|(name, variable)| (name, variable.as_detached_tensor())).collect()
+        named(&self.layers, Computation::tensors)
+            .map(|(name, variable)| (name, variable.as_detached_tensor()))
+            .collect()
     }
 
     /// The variables that training changes by gradient, in the order of the layers.
     pub fn variables(&self) -> Vec<(String, Var)> {
-        self.named(Computation::variables).map(|(name, variable)| (name, variable.clone())).collect()
-    }
-
-    fn named<'a>(
-        &'a self,
-        list: impl Fn(&'a Computation) -> Vec<(&'static str, &'a Var)> + 'a,
-    ) -> impl Iterator<Item = (String, &'a Var)> {
-        self.layers.iter().flat_map(move |(layer, computation)| {
-            list(computation).into_iter().map(move |(part, variable)| (format!("{layer}.{part}"), variable))
-        })
+        let trained = &self.layers[self.frozen.layers..];
+        named(trained, Computation::variables).map(|(name, variable)| (name, variable.clone())).collect()
     }
 
     /// Logits `[n, classes]` of pictures f32 `[n, channels, height, width]`.
@@ -168,13 +222,17 @@ impl Network {
             Mode::Evaluation => pictures.detach(),
             Mode::Training { .. } => pictures.clone(),
         };
-        for (_, computation) in &self.layers {
+        let (frozen, trained) = self.layers.split_at(self.frozen.layers);
+        for (_, computation) in frozen {
+            values = computation.forward(&values, self.precision, &mut Mode::Evaluation)?;
+        }
+        for (_, computation) in trained {
             values = computation.forward(&values, self.precision, &mut mode)?;
         }
         Ok(values)
     }
 
-    /// Logits in training on the CPU, without a graph, and the layers' pullbacks in their order.
+    /// Logits in training on the CPU, without a graph, and the pullbacks of the layers that are not frozen, in their order.
     pub(crate) fn forward_with_pullbacks(
         &self,
         pictures: &Tensor,
@@ -182,14 +240,18 @@ impl Network {
     ) -> Result<(Tensor, Pullbacks<'_>), NetworkError> {
         self.check_input(pictures)?;
         let mut values = pictures.detach().contiguous()?;
-        let mut pullbacks = Vec::with_capacity(self.layers.len());
-        for (_, computation) in &self.layers {
+        let (frozen, trained) = self.layers.split_at(self.frozen.layers);
+        for (_, computation) in frozen {
+            values = computation.forward(&values, self.precision, &mut Mode::Evaluation)?;
+        }
+        let mut pullbacks = Vec::with_capacity(trained.len());
+        for (_, computation) in trained {
             let (output, pullback) = computation.forward_with_pullback(values, dropout)?;
             pullbacks.push(pullback);
             values = output;
         }
-        let first = self.layers.iter().position(|(_, computation)| !computation.variables().is_empty());
-        Ok((values, Pullbacks { pullbacks, first: first.unwrap_or(self.layers.len()) }))
+        let first = trained.iter().position(|(_, computation)| !computation.variables().is_empty());
+        Ok((values, Pullbacks { pullbacks, first: first.unwrap_or(trained.len()) }))
     }
 
     fn check_input(&self, pictures: &Tensor) -> Result<(), NetworkError> {
@@ -251,6 +313,16 @@ impl Pullbacks<'_> {
         }
         Ok(())
     }
+}
+
+/// The variables of some layers that `list` picks, by name.
+fn named<'a>(
+    layers: &'a [(String, Computation)],
+    list: impl Fn(&'a Computation) -> Vec<(&'static str, &'a Var)> + 'a,
+) -> impl Iterator<Item = (String, &'a Var)> {
+    layers.iter().flat_map(move |(layer, computation)| {
+        list(computation).into_iter().map(move |(part, variable)| (format!("{layer}.{part}"), variable))
+    })
 }
 
 /// Checks names both ways, and shapes.

@@ -87,6 +87,15 @@ pub enum Preset {
 }
 
 impl Preset {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Preset::Rescaling => "rescaling",
+            Preset::Torchvision => "torchvision",
+            Preset::KerasImagenet => "keras-imagenet",
+        }
+    }
+
     /// The preprocessing for an input of that size.
     pub fn preprocess(self, height: usize, width: usize) -> Preprocess {
         let rescaling = Preprocess {

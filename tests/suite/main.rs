@@ -4,6 +4,7 @@ mod coffee;
 mod command_lines;
 mod data_hygiene;
 mod hostile_input;
+mod initial_weights;
 mod keras_split;
 mod onnx_checker;
 mod parity;

@@ -19,8 +19,9 @@ use tests::{Finished, program, run, write_class_folders};
 const EPOCHS: &str = "12";
 
 /// How far the training loss of the first epochs may be from that of another number of threads: sums in another order
-/// round otherwise, and training makes the difference larger with every step.
-const THREADS_APART: f64 = 1e-3;
+/// round otherwise, and training makes the difference larger with every step. How fast depends on the processor; batches
+/// of four, whose deepest maps are normalised over four values, make it fast.
+const THREADS_APART: [f64; 3] = [1e-3, 0.05, 0.05];
 
 /// The longest that a child may take for what takes it a second.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -304,11 +305,15 @@ fn another_number_of_threads_gives_almost_the_same_run() -> Result<()> {
         epochs.map(loss).collect()
     };
     let one = losses("1")?;
-    assert_eq!(one.len(), 3);
+    assert_eq!(one.len(), THREADS_APART.len());
     for threads in ["2", "3"] {
         for (epoch, (found, expected)) in losses(threads)?.iter().zip(&one).enumerate() {
             let apart = (found / expected - 1.0).abs();
-            ensure!(apart < THREADS_APART, "{threads} threads, epoch {}: {found}, {expected} with one", epoch + 1);
+            ensure!(
+                apart < THREADS_APART[epoch],
+                "{threads} threads, epoch {}: {found}, {expected} with one",
+                epoch + 1
+            );
         }
     }
     Ok(())

@@ -9,7 +9,8 @@ use clap::{
 use models::{Family, Precision, Preset};
 use serde::{Serialize, de::DeserializeOwned};
 use trainer::{
-    Augmentation, ByteSize, ClassWeights, DeviceChoice, HeadKind, ImageSize, MOST_FOLDS, MOST_THREADS, ScheduleKind,
+    Augmentation, ByteSize, ClassWeights, DeviceChoice, Freeze, HeadKind, ImageSize, MOST_FOLDS, MOST_THREADS,
+    ScheduleKind, WeightsSource,
     check::FindingKind,
     data::{BadPicturePolicy, DuplicatePolicy},
 };
@@ -141,6 +142,8 @@ pub(crate) struct SettingsFlags {
     #[command(flatten)]
     pub(crate) network: NetworkFlags,
     #[command(flatten)]
+    pub(crate) weights: WeightsFlags,
+    #[command(flatten)]
     pub(crate) pictures_flags: PicturesFlags,
     #[command(flatten)]
     pub(crate) training: TrainingFlags,
@@ -180,12 +183,37 @@ pub(crate) struct NetworkFlags {
     pub(crate) image_size: Option<ImageSize>,
 }
 
+/// The weights that training begins with.
+#[derive(Clone, Debug, Default, Args, Serialize)]
+#[command(next_help_heading = "Initial weights")]
+pub(crate) struct WeightsFlags {
+    /// Begin with ImageNet's weights: imagenet downloads torchvision's for --architecture from the Hugging Face hub, once;
+    /// or a file with torchvision's, timm's or Keras's (.pth, .safetensors, .h5). A dense layer that does not fit, such as
+    /// the last, is drawn by chance, and named [default: all are drawn by chance].
+    #[arg(long, value_name = "FILE|imagenet", env = "DEMITASSE_WEIGHTS")]
+    pub(crate) weights: Option<WeightsSource>,
+
+    /// Leave the first so many convolutions, or with backbone all of them, as they are, their batch normalisation too
+    /// [default: none].
+    #[arg(long, value_name = "NUMBER|backbone", env = "DEMITASSE_FREEZE")]
+    pub(crate) freeze: Option<Freeze>,
+
+    /// Adam's step size at the start for the layers that come from --weights; it changes as that of the others does
+    /// [default: --learning-rate].
+    #[arg(long, value_name = "RATE", env = "DEMITASSE_BACKBONE_LR")]
+    pub(crate) backbone_lr: Option<f64>,
+
+    /// What batch normalisation adds to the variance [default: what the library of --weights adds; else 0.001].
+    #[arg(long, value_name = "EPSILON", env = "DEMITASSE_BATCH_NORM_EPSILON")]
+    pub(crate) batch_norm_epsilon: Option<f64>,
+}
+
 /// The pictures.
 #[derive(Clone, Debug, Default, Args, Serialize)]
 #[command(next_help_heading = "Pictures")]
 pub(crate) struct PicturesFlags {
     /// What happens to a picture: as in Keras's tutorials, as for torchvision's ImageNet weights, or as for Keras's
-    /// [default: rescaling].
+    /// [default: that of --weights; without, rescaling].
     #[arg(
         long, value_name = "PRESET", env = "DEMITASSE_PREPROCESS",
         value_parser = named::<Preset>(&["rescaling", "torchvision", "keras-imagenet"])
@@ -631,7 +659,8 @@ impl SettingsFlags {
         if training.no_staircase {
             training.staircase = Some(false);
         }
-        let tables = [self.network.table(), table(&self.pictures_flags), table(&training), table(&self.machine)];
+        let (weights, pictures, machine) = (table(&self.weights), table(&self.pictures_flags), table(&self.machine));
+        let tables = [self.network.table(), weights, pictures, table(&training), machine];
         tables.into_iter().flatten().collect()
     }
 }
@@ -722,7 +751,7 @@ mod tests {
         let args = fit(&["pictures", "--batch-norm=false", "--preprocess", "keras-imagenet"]);
         let file = Config { batch_norm: true, ..Config::default() };
         let config = file.overlaid(args.settings.table()).expect("known settings");
-        assert_eq!((config.batch_norm, config.preprocess), (false, Preset::KerasImagenet));
+        assert_eq!((config.batch_norm, config.preprocess), (false, Some(Preset::KerasImagenet)));
     }
 
     #[test]
@@ -741,6 +770,11 @@ mod tests {
         let command = Cli::command();
         let fit = command.find_subcommand("fit").expect("it is there");
         let config = Config {
+            batch_norm_epsilon: Some(1e-5),
+            weights: Some(WeightsSource::Imagenet),
+            freeze: Some(Freeze::Backbone),
+            backbone_lr: Some(1e-5),
+            preprocess: Some(Preset::Rescaling),
             scale: Some(1.0),
             antialias: Some(true),
             precision: Some(Precision::F32),

@@ -6,7 +6,7 @@ use models::{Architecture, ArchitectureError, Family, Head, Precision, Preproces
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Augmentation, ByteSize, ClassWeights, DeviceChoice, ImageSize, Schedule, ScheduleKind,
+    Augmentation, ByteSize, ClassWeights, DeviceChoice, Freeze, ImageSize, Schedule, ScheduleKind, WeightsSource,
     data::{BadPicturePolicy, DuplicatePolicy, SplitSettings},
 };
 
@@ -26,12 +26,26 @@ pub struct Config {
     pub head: HeadKind,
     /// Batch normalisation between each convolution and its ReLU.
     pub batch_norm: bool,
+    /// What batch normalisation adds to the variance, above 0; without it, what the library of `weights` adds, else 0.001.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch_norm_epsilon: Option<f64>,
     /// Probability of dropping a feature in front of each dense layer but the first, in `[0, 1)`.
     pub dropout: f64,
     /// Rows and columns that pictures are resized to.
     pub image_size: ImageSize,
-    /// What else happens to a picture before the network sees it.
-    pub preprocess: Preset,
+    /// ImageNet's weights to begin with; without them, weights are drawn by chance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<WeightsSource>,
+    /// Which of the first convolutions are left as they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub freeze: Option<Freeze>,
+    /// Adam's step size at the start for the layers that come from `weights`, in place of `learning_rate`; above 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backbone_lr: Option<f64>,
+    /// What else happens to a picture before the network sees it; without it, what `weights` were trained with, else
+    /// rescaling. A run's own settings have it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preprocess: Option<Preset>,
     /// What samples of 0 to 255 are multiplied by, in place of the preset's factor.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scale: Option<f64>,
@@ -106,9 +120,13 @@ impl Default for Config {
             width: 1.0,
             head: HeadKind::Dense,
             batch_norm: false,
+            batch_norm_epsilon: None,
             dropout: 0.0,
             image_size: ImageSize { height: 224, width: 224 },
-            preprocess: Preset::Rescaling,
+            weights: None,
+            freeze: None,
+            backbone_lr: None,
+            preprocess: None,
             scale: None,
             antialias: None,
             scaled_decoding: false,
@@ -189,6 +207,14 @@ pub enum ConfigError {
         /// What would do.
         expected: &'static str,
     },
+    /// A setting that says nothing without another.
+    #[error("{key} is set and {needed} is not; set {needed} too, or leave {key} out")]
+    Without {
+        /// The setting.
+        key: &'static str,
+        /// What it needs.
+        needed: &'static str,
+    },
     /// The network cannot be built.
     #[error("the settings describe no network")]
     Architecture(#[from] ArchitectureError),
@@ -239,6 +265,15 @@ impl Config {
             .collect()
     }
 
+    /// These settings, with what they leave to the weights as the settings of a run have settled it.
+    pub(crate) fn completed_by(&self, run: &Self) -> Self {
+        Self {
+            preprocess: self.preprocess.or(run.preprocess),
+            batch_norm_epsilon: self.batch_norm_epsilon.or(run.batch_norm_epsilon),
+            ..self.clone()
+        }
+    }
+
     /// The settings by their keys.
     pub(crate) fn table(&self) -> toml::Table {
         toml::Table::try_from(self).expect("flat settings are always TOML")
@@ -247,13 +282,20 @@ impl Config {
     /// Checks every number against its range.
     ///
     /// # Errors
-    /// [`ConfigError::OutOfRange`], which names the setting.
+    /// [`ConfigError::OutOfRange`], which names the setting; [`ConfigError::Without`], where it has no meaning.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let positive = |value: f64| value.is_finite() && value > 0.0;
         let below_one = |value: f64| (0.0..1.0).contains(&value);
         let checks = [
             ("width", self.width, positive(self.width), "above 0"),
             ("dropout", self.dropout, below_one(self.dropout), "at least 0 and below 1"),
+            (
+                "batch_norm_epsilon",
+                self.batch_norm_epsilon.unwrap_or(1.0),
+                self.batch_norm_epsilon.is_none_or(positive),
+                "above 0",
+            ),
+            ("backbone_lr", self.backbone_lr.unwrap_or(1.0), self.backbone_lr.is_none_or(positive), "above 0"),
             ("scale", self.scale.unwrap_or(1.0), self.scale.is_none_or(positive), "above 0"),
             ("batch_size", self.batch_size as f64, self.batch_size > 0, "at least 1"),
             ("learning_rate", self.learning_rate, positive(self.learning_rate), "above 0"),
@@ -284,10 +326,13 @@ impl Config {
             ("threads", self.threads as f64, self.threads <= MOST_THREADS, "at most 1024"),
             ("validation_split", self.validation_split, below_one(self.validation_split), "at least 0 and below 1"),
         ];
-        match checks.into_iter().find(|(_, _, holds, _)| !holds) {
-            Some((key, found, _, expected)) => Err(ConfigError::OutOfRange { key, found, expected }),
-            None => Ok(()),
+        if let Some((key, found, _, expected)) = checks.into_iter().find(|(_, _, holds, _)| !holds) {
+            return Err(ConfigError::OutOfRange { key, found, expected });
         }
+        if self.backbone_lr.is_some() && self.weights.is_none() {
+            return Err(ConfigError::Without { key: "backbone_lr", needed: "weights" });
+        }
+        Ok(())
     }
 
     /// The network that these settings describe, for so many classes.
@@ -303,6 +348,9 @@ impl Config {
         architecture = architecture.scaled(self.width);
         architecture.input = [3, self.image_size.height, self.image_size.width];
         architecture.batch_norm = self.batch_norm;
+        if let Some(epsilon) = self.batch_norm_epsilon {
+            architecture.batch_norm_epsilon = epsilon as f32;
+        }
         architecture.dropout = self.dropout as f32;
         architecture.validate()?;
         Ok(architecture)
@@ -310,7 +358,8 @@ impl Config {
 
     /// What happens to a picture before the network sees it.
     pub fn preprocess(&self) -> Preprocess {
-        let mut preprocess = self.preprocess.preprocess(self.image_size.height, self.image_size.width);
+        let mut preprocess =
+            self.preprocess.unwrap_or(Preset::Rescaling).preprocess(self.image_size.height, self.image_size.width);
         if let Some(scale) = self.scale {
             preprocess.scale = scale as f32;
         }
@@ -409,6 +458,10 @@ mod tests {
     fn settings_survive_their_file() {
         let config = Config {
             scale: Some(0.1),
+            weights: Some(WeightsSource::Imagenet),
+            freeze: Some(Freeze::Convolutions(3)),
+            backbone_lr: Some(1e-5),
+            preprocess: Some(Preset::Torchvision),
             class_weights: ClassWeights::Balanced,
             patience: Some(2),
             device: "cuda:1".parse().expect("a device"),
@@ -440,6 +493,9 @@ mod tests {
             (Config { batch_size: 0, ..Config::default() }, "batch_size is 0"),
             (Config { width: f64::NAN, ..Config::default() }, "width is NaN"),
             (Config { threads: 100_000, ..Config::default() }, "threads is 100000"),
+            (Config { batch_norm_epsilon: Some(0.0), ..Config::default() }, "batch_norm_epsilon is 0"),
+            (Config { backbone_lr: Some(0.0), ..Config::default() }, "backbone_lr is 0"),
+            (Config { backbone_lr: Some(1e-5), ..Config::default() }, "backbone_lr is set and weights is not"),
             (Config { dropout: 1.5, ..Config::default() }, "dropout is 1.5"),
             (Config { reduce_factor: 1.5, ..Config::default() }, "reduce_factor is 1.5"),
             (Config { reduce_every: 0, ..Config::default() }, "reduce_every is 0"),

@@ -1,17 +1,21 @@
 //! Fitting a network to a folder of labelled pictures.
 
 mod artifacts;
+mod beginning;
+mod best_weights;
 mod cross_validation;
 mod event_log;
 mod range_test;
 mod session;
+mod setup;
 mod state;
 #[cfg(test)]
 mod tests;
+mod trained;
 
 use std::path::PathBuf;
 
-use models::{NetworkError, RunFolderError, draw::DrawError};
+use models::{NetworkError, PretrainedError, RunFolderError, draw::DrawError};
 
 pub use cross_validation::{CrossValidation, Estimate, Fold, MOST_FOLDS, cross_validate, resume_cross_validation};
 pub use range_test::{RangePoint, RangeTest, RangeTestRequest, range_test};
@@ -19,7 +23,9 @@ pub use session::FitRequest;
 pub(crate) use session::VALIDATION_DATA;
 pub use state::StateError;
 
-use crate::{ClassWeightsError, ConfigError, DataError, DeviceError, Difference, Interrupt, Observer, Report};
+use crate::{
+    ClassWeightsError, ConfigError, DataError, DeviceError, Difference, HubError, Interrupt, Observer, Report,
+};
 use session::Session;
 
 /// Fits a network to the pictures, and writes the run folder.
@@ -57,6 +63,12 @@ pub enum FitError {
     /// The network cannot be built, run, loaded or saved.
     #[error(transparent)]
     Network(#[from] NetworkError),
+    /// The weights to begin with cannot be used.
+    #[error(transparent)]
+    Pretrained(#[from] PretrainedError),
+    /// The weights to begin with cannot be downloaded.
+    #[error(transparent)]
+    Hub(#[from] HubError),
     /// A drawing cannot be made.
     #[error("cannot draw {what}")]
     Draw {

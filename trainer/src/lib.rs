@@ -54,6 +54,7 @@ pub mod figures;
 mod fit;
 mod heat_map;
 pub mod html;
+mod hub;
 mod interrupt;
 pub mod metrics;
 mod observer;
@@ -85,6 +86,7 @@ pub use fit::{
     StateError, cross_validate, fit, range_test, resume_cross_validation,
 };
 pub use heat_map::{HeatMap, ShowError};
+pub use hub::HubError;
 pub use interrupt::Interrupt;
 pub use metrics::EpochMetrics;
 pub use observer::{EpochStart, Observer, StepProgress};
@@ -92,4 +94,4 @@ pub use preview::{PreviewError, preview, preview_variations};
 pub use report::{BestWeights, Report, Status};
 pub use schedule::{Schedule, ScheduleKind};
 pub use subject::Measuring;
-pub use values::{ByteSize, DeviceChoice, ImageSize, ParseValueError};
+pub use values::{ByteSize, DeviceChoice, Freeze, ImageSize, ParseValueError, WeightsSource};

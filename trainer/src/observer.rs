@@ -8,6 +8,8 @@ pub trait Observer {
     fn notice(&mut self, _text: &str) {}
     /// So many of all pictures have been read and found sound.
     fn checked(&mut self, _done: usize, _total: usize) {}
+    /// So many bytes of a download are here.
+    fn downloaded(&mut self, _done: u64, _total: u64) {}
     /// An epoch begins, or goes on after an interruption.
     fn epoch_started(&mut self, _start: EpochStart) {}
     /// A step is done.

@@ -72,6 +72,12 @@ impl Observer for Progress {
         self.show("reading", done, total);
     }
 
+    fn downloaded(&mut self, done: u64, total: u64) {
+        // In MiB, the last of which is not whole.
+        let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20) as usize;
+        self.show("downloading", mebibytes(done), mebibytes(total));
+    }
+
     fn epoch_started(&mut self, start: EpochStart) {
         self.clear();
         self.start = Some(start);

@@ -1,6 +1,6 @@
 //! Values that are text on the command line and in settings files.
 
-use std::{fmt, str::FromStr};
+use std::{convert::Infallible, fmt, path::PathBuf, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -29,6 +29,24 @@ pub enum DeviceChoice {
     Cpu,
     /// A CUDA device; never anything else.
     Cuda(usize),
+}
+
+/// Weights to begin with: `imagenet`, or a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WeightsSource {
+    /// Those of ImageNet, from the Hugging Face hub.
+    Imagenet,
+    /// A file.
+    File(PathBuf),
+}
+
+/// Which convolutions are left as they are: the first so many, or all, which is `backbone`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freeze {
+    /// The first so many.
+    Convolutions(usize),
+    /// All.
+    Backbone,
 }
 
 /// A text that is not the value that it should be.
@@ -121,6 +139,50 @@ impl fmt::Display for DeviceChoice {
     }
 }
 
+impl FromStr for WeightsSource {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match text {
+            "imagenet" => Self::Imagenet,
+            path => Self::File(path.into()),
+        })
+    }
+}
+
+impl fmt::Display for WeightsSource {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Imagenet => formatter.write_str("imagenet"),
+            Self::File(path) => write!(formatter, "{}", path.display()),
+        }
+    }
+}
+
+impl FromStr for Freeze {
+    type Err = ParseValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "backbone" => Some(Self::Backbone),
+            _ => text.parse().ok().map(Self::Convolutions),
+        }
+        .ok_or_else(|| ParseValueError {
+            found: text.to_owned(),
+            expected: "a part of the network; expected a number of convolutions such as 4, or backbone for all of them",
+        })
+    }
+}
+
+impl fmt::Display for Freeze {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Convolutions(count) => write!(formatter, "{count}"),
+            Self::Backbone => formatter.write_str("backbone"),
+        }
+    }
+}
+
 /// Files may write a number where a text with one number would do: `image_size = 64`.
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "expected a number or a text")]
@@ -152,6 +214,33 @@ impl Serialize for ImageSize {
 }
 
 impl<'de> Deserialize<'de> for ImageSize {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserialize(deserializer)
+    }
+}
+
+impl Serialize for WeightsSource {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for WeightsSource {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+impl Serialize for Freeze {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Convolutions(count) => serializer.serialize_u64(*count as u64),
+            Self::Backbone => serializer.collect_str(self),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Freeze {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserialize(deserializer)
     }
@@ -192,6 +281,10 @@ mod tests {
         assert_eq!("512MiB".parse(), Ok(ByteSize(512 << 20)));
         assert_eq!("1000".parse(), Ok(ByteSize(1000)));
         assert_eq!("cuda".parse(), Ok(DeviceChoice::Cuda(0)));
+        assert_eq!("4".parse(), Ok(Freeze::Convolutions(4)));
+        assert_eq!("backbone".parse(), Ok(Freeze::Backbone));
+        assert_eq!("imagenet".parse(), Ok(WeightsSource::Imagenet));
+        assert_eq!("./imagenet".parse(), Ok(WeightsSource::File("./imagenet".into())));
         for text in ["1GiB", "512MiB", "3KiB", "1001B", "0B"] {
             assert_eq!(text.parse::<ByteSize>().expect(text).to_string(), text);
         }
@@ -208,6 +301,10 @@ mod tests {
         }
         for text in ["", "GiB", "1.5GiB", "99999999999GiB", "1TB"] {
             assert!(text.parse::<ByteSize>().is_err(), "{text}");
+        }
+        for text in ["", "-1", "head", "1.5"] {
+            let message = text.parse::<Freeze>().expect_err(text).to_string();
+            assert!(message.starts_with(&format!("'{text}' is not a part of the network")), "{message}");
         }
         for text in ["gpu", "cuda:", "cuda:x", "CPU"] {
             assert!(text.parse::<DeviceChoice>().is_err(), "{text}");

@@ -1,8 +1,9 @@
-//! The project's chores: `cargo xtask demo`, `test`, `onnxruntime`, `peers`, `check-cuda`, `ci`.
+//! The project's chores: `cargo xtask demo`, `test`, `onnxruntime`, `peers`, `check-cuda`, `fashion-mnist`, `ci`.
 
 mod check_cuda;
 mod ci;
 mod demo;
+mod fashion_mnist;
 mod onnxruntime;
 mod peers;
 mod process;
@@ -10,7 +11,7 @@ mod python;
 mod test;
 mod workspace;
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -54,6 +55,14 @@ enum Chore {
         #[arg(long)]
         toolkit: bool,
     },
+    /// Turn the files of Fashion-MNIST into FOLDER/train and FOLDER/test, with a folder of pictures for each class.
+    FashionMnist {
+        /// A folder that does not exist yet.
+        folder: PathBuf,
+        /// Where the four files lie; by default where Debian's package dataset-fashion-mnist puts them.
+        #[arg(long, default_value = "/usr/share/datasets/fashion-mnist")]
+        source: PathBuf,
+    },
     /// Everything that a change must pass: formatting, lints, features, documentation, tests.
     Ci,
 }
@@ -65,6 +74,7 @@ fn main() -> ExitCode {
         Chore::Onnxruntime => onnxruntime::print_library(&workspace),
         Chore::Peers(options) => peers::peers(&workspace, options),
         Chore::CheckCuda { toolkit } => check_cuda::check_cuda(&workspace, toolkit),
+        Chore::FashionMnist { folder, source } => fashion_mnist::unpack(&source, &folder),
         Chore::Ci => ci::ci(&workspace),
     });
     match result {

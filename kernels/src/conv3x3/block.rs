@@ -6,8 +6,8 @@ use crate::simd::{PANEL, Simd};
 /// The operands of one block: `sums[r][lane] (+)= Σ left[s][r] · right[s][lane]` over the steps.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Block {
-    /// Value of row `r` at step `s` of group `g`:
-    /// `left[g * left_group + r * left_row + s * left_step]`.
+    /// Value of row `r` at step `s` of group `g`: `left[g * left_group + r * ROW + s * STEP]`, with the constants that
+    /// the block is [run](Self::run) with.
     pub left: *const f32,
     pub left_group: usize,
     /// Lanes of panel `p` at step `s` of group `g`:
@@ -33,14 +33,14 @@ impl Block {
     /// Everything that the strides reach for `rows` rows and `panels` panels must be readable, and
     /// the sums writable, by nobody else.
     #[inline(always)]
-    pub unsafe fn run<S: Simd, const STEPS_CONTIGUOUS: bool>(self, simd: S, rows: usize, panels: usize) {
+    pub unsafe fn run<S: Simd, const ROW: usize, const STEP: usize>(self, simd: S, rows: usize, panels: usize) {
         // SAFETY: passed on to the caller.
         unsafe {
             match (S::VECTORS, panels) {
-                (1, 2) => self.rows::<S, STEPS_CONTIGUOUS, 2>(simd, rows),
-                (1, _) => self.rows::<S, STEPS_CONTIGUOUS, 1>(simd, rows),
-                (2, _) => self.rows::<S, STEPS_CONTIGUOUS, 2>(simd, rows),
-                _ => self.rows::<S, STEPS_CONTIGUOUS, 4>(simd, rows),
+                (1, 2) => self.rows::<S, ROW, STEP, 2>(simd, rows),
+                (1, _) => self.rows::<S, ROW, STEP, 1>(simd, rows),
+                (2, _) => self.rows::<S, ROW, STEP, 2>(simd, rows),
+                _ => self.rows::<S, ROW, STEP, 4>(simd, rows),
             }
         }
     }
@@ -48,14 +48,14 @@ impl Block {
     /// # Safety
     /// As for `run`.
     #[inline(always)]
-    unsafe fn rows<S: Simd, const STEPS_CONTIGUOUS: bool, const VECTORS: usize>(self, simd: S, rows: usize) {
+    unsafe fn rows<S: Simd, const ROW: usize, const STEP: usize, const VECTORS: usize>(self, simd: S, rows: usize) {
         macro_rules! dispatch {
             ($($count:literal)*) => {
                 match rows {
                     // The first test is of constants, so that only blocks that fit are compiled.
                     $($count if $count <= most::<S>(VECTORS) => {
                         // SAFETY: passed on to the caller.
-                        unsafe { self.sum::<S, STEPS_CONTIGUOUS, VECTORS, $count>(simd) }
+                        unsafe { self.sum::<S, ROW, STEP, VECTORS, $count>(simd) }
                     })*
                     _ => unreachable!("a block of {rows} rows"),
                 }
@@ -67,8 +67,10 @@ impl Block {
     /// # Safety
     /// As for `run`.
     #[inline(always)]
-    unsafe fn sum<S: Simd, const STEPS_CONTIGUOUS: bool, const VECTORS: usize, const ROWS: usize>(self, simd: S) {
-        let (row, step) = if STEPS_CONTIGUOUS { (PANEL, 1) } else { (1, PANEL) };
+    unsafe fn sum<S: Simd, const ROW: usize, const STEP: usize, const VECTORS: usize, const ROWS: usize>(
+        self,
+        simd: S,
+    ) {
         let lanes =
             |vector: usize, panel_stride: usize| vector / S::VECTORS * panel_stride + vector % S::VECTORS * S::WIDTH;
         // SAFETY: passed on to the caller.
@@ -95,13 +97,13 @@ impl Block {
                     let factors: [S::Vector; VECTORS] =
                         std::array::from_fn(|v| simd.load(right.add(lanes(v, self.right_panel))));
                     for (r, sums) in sums.iter_mut().enumerate() {
-                        let value = simd.splat(left.add(r * row).read());
+                        let value = simd.splat(left.add(r * ROW).read());
                         for (sum, factor) in sums.iter_mut().zip(factors) {
                             *sum = simd.mul_add(value, factor, *sum);
                         }
                     }
                     // The last step of all may lead beyond the operands, where nothing is read.
-                    left = left.wrapping_add(step);
+                    left = left.wrapping_add(STEP);
                     right = right.wrapping_add(self.right_step);
                 }
             }

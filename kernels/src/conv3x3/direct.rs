@@ -1,17 +1,16 @@
 //! Convolution by definition, a row of outputs at a time: for layers with few input channels, whose
-//! unrolled row fits the first-level cache and whose transforms would cost more than they save.
+//! rows fit the first-level cache and whose transforms would cost more than they save.
 
 use rayon::prelude::*;
 
 use super::block::{Block, even_parts};
-use super::winograd::tiles::{Planes, gather_row};
-use super::{Epilogue, KERNEL, Shape, TAPS};
+use super::winograd::tiles::{PITCH, Planes, Window, gather_row, scatter};
+use super::{Epilogue, KERNEL, Layout, Shape, TAPS};
 use crate::scratch::{self, Shared};
 use crate::simd::{InstructionSet, Operation, PANEL, Simd};
 
-/// Pixels of a row that are unrolled at a time: a multiple of the panel, and small enough for the
-/// first-level cache with three channels.
-const PIXELS: usize = 7 * PANEL;
+/// Floats in the sums of one or two panels of channels, `[panels][PITCH][PANEL]`.
+const SUMS: usize = 2 * PITCH * PANEL;
 
 pub(super) fn forward(
     set: InstructionSet,
@@ -21,7 +20,7 @@ pub(super) fn forward(
     epilogue: Epilogue,
     output: &mut [f32],
 ) {
-    assert!(input.len() == shape.input_len() && output.len() == shape.output_len());
+    assert!(input.len() == shape.input_len() && output.len() == epilogue.output_len(shape) && !epilogue.pool);
     assert!(weight.len() == shape.weight_len());
     assert!(epilogue.bias.is_none_or(|bias| bias.len() == shape.out_channels));
     if output.is_empty() {
@@ -29,16 +28,17 @@ pub(super) fn forward(
     }
     let depth = shape.in_channels * TAPS;
     let panels = shape.out_channels.div_ceil(PANEL);
+    let padded_len = shape.in_channels * KERNEL * (shape.width + 2);
     scratch::with(panels * depth * PANEL, |packed| {
         pack(shape, weight, packed);
         let (packed, output) = (&*packed, Shared::new(output));
         let rows = shape.batch * shape.height;
         (0..rows).into_par_iter().for_each(|row| {
-            scratch::with((PIXELS * depth) + 2 * PANEL * PANEL, |floats| {
-                let (unrolled, sums) = floats.split_at_mut(PIXELS * depth);
+            scratch::with(padded_len + SUMS, |floats| {
+                let (padded, sums) = floats.split_at_mut(padded_len);
                 let picture = row / shape.height;
                 let y = row % shape.height;
-                set.run(ForwardRow { shape, input, packed, epilogue, output, picture, y, unrolled, sums });
+                set.run(ForwardRow { shape, input, packed, epilogue, output, picture, y, padded, sums });
             });
         });
     });
@@ -65,7 +65,8 @@ struct ForwardRow<'a> {
     output: Shared,
     picture: usize,
     y: usize,
-    unrolled: &'a mut [f32],
+    /// The rows that it sees, `[in_channels][3][width + 2]`.
+    padded: &'a mut [f32],
     sums: &'a mut [f32],
 }
 
@@ -73,55 +74,45 @@ impl Operation for ForwardRow<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
+    fn run<S: Simd>(mut self, simd: S) {
         let Shape { in_channels, out_channels, width, .. } = self.shape;
         let depth = in_channels * TAPS;
-        let panels_at_once = if S::ROWS_OF_PAIR > 0 { 2 } else { 1 };
-        assert!(self.sums.len() >= 2 * PANEL * PANEL);
-        for x in (0..width).step_by(PIXELS) {
-            let count = (width - x).min(PIXELS);
-            let panels = count.div_ceil(PANEL);
-            for (panel, lines) in self.unrolled.chunks_exact_mut(depth * PANEL).take(panels).enumerate() {
-                for (tap, line) in lines.as_chunks_mut::<PANEL>().0.iter_mut().enumerate() {
-                    let x = x + panel * PANEL;
-                    shifted(self.shape, self.input, (self.picture, tap), (self.y, x), line);
-                }
-            }
-            for first in (0..panels).step_by(panels_at_once) {
-                let pixel_panels = panels_at_once.min(panels - first);
-                let right = self.unrolled[first * depth * PANEL..].as_ptr();
-                let most = if pixel_panels == 2 { S::ROWS_OF_PAIR } else { S::ROWS };
-                for channel in (0..out_channels).step_by(PANEL) {
-                    let channels = (out_channels - channel).min(PANEL);
-                    let left = self.packed[channel * depth..].as_ptr();
-                    let sums = self.sums.as_mut_ptr();
-                    // SAFETY: the packed weights have a line of each tap for each panel of
-                    // channels, the unrolled pixels for each panel of pixels, and the sums have two
-                    // panels of `PANEL` rows.
+        let out_panels = out_channels.div_ceil(PANEL);
+        let pair = if S::ROWS_OF_PAIR > 0 { 2 } else { 1 };
+        self.pad();
+        assert!(self.sums.len() >= SUMS && self.packed.len() >= out_panels * depth * PANEL);
+        for x in (0..width).step_by(PITCH) {
+            let count = (width - x).min(PITCH);
+            for first in (0..out_panels).step_by(pair) {
+                let panels = pair.min(out_panels - first);
+                let rows = if panels == 2 { S::ROWS_OF_PAIR } else { S::ROWS };
+                // A row of sums for each pixel, which sees three values from its own column on in each padded row.
+                for part in even_parts(count, rows) {
+                    // SAFETY: the padded rows have two values beyond the last pixel, the packed weights a line of each
+                    // tap for each panel of channels, and the sums two panels of `PITCH` rows.
                     unsafe {
-                        for part in even_parts(channels, most) {
-                            let block = Block {
-                                left: left.add(part.start),
-                                left_group: 0,
-                                right,
-                                right_group: 0,
-                                right_step: PANEL,
-                                right_panel: depth * PANEL,
-                                sums: sums.add(part.start * PANEL),
-                                sums_panel: PANEL * PANEL,
-                                groups: 1,
-                                steps: depth,
-                                accumulate: false,
-                                prefetch: right,
-                                prefetch_lines: 0,
-                            };
-                            block.run::<S, false>(simd, part.len(), pixel_panels);
-                        }
-                        for panel in 0..pixel_panels {
-                            let start = x + (first + panel) * PANEL;
-                            self.write(simd, channel..channel + channels, start, panel);
-                        }
+                        let right = self.packed.as_ptr().add(first * depth * PANEL);
+                        let block = Block {
+                            left: self.padded.as_ptr().add(x + part.start),
+                            left_group: width + 2,
+                            right,
+                            right_group: KERNEL * PANEL,
+                            right_step: PANEL,
+                            right_panel: depth * PANEL,
+                            sums: self.sums.as_mut_ptr().add(part.start * PANEL),
+                            sums_panel: PITCH * PANEL,
+                            groups: in_channels * KERNEL,
+                            steps: KERNEL,
+                            accumulate: false,
+                            prefetch: right,
+                            prefetch_lines: 0,
+                        };
+                        block.run::<S, 1, 1>(simd, part.len(), panels);
                     }
+                }
+                for panel in 0..panels {
+                    // SAFETY: no other task has this row.
+                    unsafe { self.write(simd, first + panel, (x, count), panel * PITCH * PANEL) };
                 }
             }
         }
@@ -129,31 +120,52 @@ impl Operation for ForwardRow<'_> {
 }
 
 impl ForwardRow<'_> {
-    /// Writes one panel of sums, with bias and activation, to the output from column `x`.
+    /// Copies the rows that this one sees, with zeros around the picture.
+    #[inline(always)]
+    fn pad(&mut self) {
+        let Shape { in_channels, height, width, .. } = self.shape;
+        for (index, padded) in self.padded.chunks_exact_mut(width + 2).enumerate() {
+            let (channel, y) = (index / KERNEL, self.y + index % KERNEL);
+            if y == 0 || y > height {
+                padded.fill(0.0);
+                continue;
+            }
+            let plane = self.picture * in_channels + channel;
+            padded[0] = 0.0;
+            padded[1..=width].copy_from_slice(&self.input[(plane * height + y - 1) * width..][..width]);
+            padded[width + 1] = 0.0;
+        }
+    }
+
+    /// Writes `count` pixels of one panel of sums from column `x`, with bias and activation, to the output.
     ///
     /// # Safety
     /// No other task may have this row.
     #[inline(always)]
-    unsafe fn write<S: Simd>(&self, simd: S, channels: std::ops::Range<usize>, x: usize, panel: usize) {
+    unsafe fn write<S: Simd>(&mut self, simd: S, panel: usize, (x, count): (usize, usize), start: usize) {
         let Shape { out_channels, height, width, .. } = self.shape;
-        for (row, channel) in channels.enumerate() {
-            let sums = &self.sums[(panel * PANEL + row) * PANEL..][..PANEL];
-            let bias = self.epilogue.bias.map_or(0.0, |bias| bias[channel]);
-            let plane = self.picture * out_channels + channel;
-            let to = self.output.at((plane * height + self.y) * width + x);
-            if x + PANEL > width {
-                for (lane, sum) in sums[..width - x].iter().enumerate() {
-                    // SAFETY: the lanes before the row's end.
-                    unsafe { to.add(lane).write(self.epilogue.apply_one(sum + bias)) };
-                }
-                continue;
+        let channel = panel * PANEL;
+        let channels = (out_channels - channel).min(PANEL);
+        let bias = self.epilogue.bias_of_panel(channel, channels);
+        let sums = self.sums[start..start + count * PANEL].as_mut_ptr();
+        let to = match self.epilogue.layout {
+            Layout::Planes => sums,
+            Layout::Panels => {
+                let plane = self.picture * out_channels.div_ceil(PANEL) + panel;
+                self.output.at(((plane * height + self.y) * width + x) * PANEL)
             }
-            for lane in (0..PANEL).step_by(S::WIDTH) {
-                // SAFETY: a whole panel of columns remains in the row.
-                unsafe {
-                    let sum = simd.add(simd.load(sums.as_ptr().add(lane)), simd.splat(bias));
-                    simd.store(to.add(lane), self.epilogue.apply(simd, sum));
-                }
+        };
+        // SAFETY: the sums and what they become have a panel for each pixel; the row's part of the planes is this
+        // task's.
+        unsafe {
+            for offset in (0..count * PANEL).step_by(S::WIDTH) {
+                let sum = simd.add(simd.load(sums.add(offset)), simd.load(bias.as_ptr().add(offset % PANEL)));
+                simd.store(to.add(offset), self.epilogue.apply(simd, sum));
+            }
+            if self.epilogue.layout == Layout::Planes {
+                let start = self.output.at((self.picture * out_channels + channel) * height * width);
+                let window = Window { y: self.y as isize, x: x as isize, rows: 1, columns: count };
+                scatter(simd, Planes { start, channels, height, width }, window, sums);
             }
         }
     }
@@ -334,7 +346,7 @@ unsafe fn add_row<S: Simd>(
                         prefetch: right,
                         prefetch_lines: 0,
                     };
-                    block.run::<S, false>(simd, part.len(), panels);
+                    block.run::<S, 1, PANEL>(simd, part.len(), panels);
                 }
             }
         }

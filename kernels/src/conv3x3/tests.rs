@@ -90,6 +90,43 @@ fn forms(algorithm: Algorithm, shape: Shape, weight: &[f32]) -> Vec<TransformedW
     forms
 }
 
+/// Planes, `[batch, channels, plane]`, as panels.
+fn in_panels(values: &[f32], channels: usize, plane: usize) -> Vec<f32> {
+    let mut panels = vec![0.0; Layout::Panels.len(values.len() / (channels * plane).max(1), channels, plane)];
+    for (index, &value) in values.iter().enumerate() {
+        let (picture, channel, pixel) = (index / plane / channels, index / plane % channels, index % plane);
+        let panel = picture * channels.div_ceil(PANEL) + channel / PANEL;
+        panels[(panel * plane + pixel) * PANEL + channel % PANEL] = value;
+    }
+    panels
+}
+
+/// The layouts that weights take and give change no number.
+fn check_panels(
+    set: InstructionSet,
+    shape: Shape,
+    (input, weights): (&[f32], &TransformedWeights),
+    (epilogue, expected): (Epilogue, &[f32]),
+    case: &str,
+) {
+    let scale = if epilogue.pool { 2 } else { 1 };
+    let plane = (shape.height / scale) * (shape.width / scale);
+    let panels = in_panels(input, shape.in_channels, shape.plane());
+    let inputs = [(input, Layout::Planes), (&panels[..], Layout::Panels)];
+    for (input, taken) in inputs.into_iter().filter(|(_, layout)| *layout == Layout::Planes || weights.takes_panels()) {
+        if weights.gives_panels(epilogue.pool) {
+            let mut found = vec![f32::NAN; Layout::Panels.len(shape.batch, shape.out_channels, plane)];
+            let epilogue = Epilogue { layout: Layout::Panels, ..epilogue };
+            transformed_on(set, shape, (input, taken), weights, epilogue, &mut found);
+            let expected = in_panels(expected, shape.out_channels, plane);
+            assert_eq!(found, expected, "from {taken:?} to panels with {weights:?} of {case}");
+        }
+        let mut found = vec![f32::NAN; expected.len()];
+        transformed_on(set, shape, (input, taken), weights, epilogue, &mut found);
+        assert_eq!(found, expected, "from {taken:?} to planes with {weights:?} of {case}");
+    }
+}
+
 /// What is fused into the pass must be, bit by bit, what is done after it.
 fn check_grid_and_pool(
     set: InstructionSet,
@@ -98,20 +135,24 @@ fn check_grid_and_pool(
     (epilogue, sums): (Epilogue, &[f32]),
     case: &str,
 ) {
+    check_panels(set, shape, operands, (epilogue, sums), case);
+    let input = (operands.0, Layout::Planes);
     let grid = Grid { scale: 0.037, lowest: -3.0, highest: 200.0 };
     let mut rounded = vec![f32::NAN; sums.len()];
     fake_quantize::forward(grid, sums, &mut rounded);
     let mut found = vec![f32::NAN; sums.len()];
     let epilogue = Epilogue { grid: Some(grid), ..epilogue };
-    transformed_on(set, shape, operands, epilogue, &mut found);
+    transformed_on(set, shape, input, operands.1, epilogue, &mut found);
     assert_eq!(found, rounded, "on a grid with {:?} of {case}", operands.1);
 
     let planes = pool2x2::Shape { planes: shape.batch * shape.out_channels, height: shape.height, width: shape.width };
     let mut expected = vec![f32::NAN; planes.output_len()];
     pool2x2::forward(planes, &rounded, &mut expected, None);
     let mut found = vec![f32::NAN; expected.len()];
-    transformed_on(set, shape, operands, Epilogue { pool: true, ..epilogue }, &mut found);
+    let epilogue = Epilogue { pool: true, ..epilogue };
+    transformed_on(set, shape, input, operands.1, epilogue, &mut found);
     assert_eq!(found, expected, "pooled with {:?} of {case}", operands.1);
+    check_panels(set, shape, operands, (epilogue, &expected), case);
 }
 
 /// Runs every pass by one algorithm with one instruction set, and compares it with the reference.
@@ -138,7 +179,7 @@ fn check(shape: Shape, algorithm: Algorithm, set: InstructionSet) {
 
     for weights in forms(algorithm, shape, &weight) {
         output.fill(f32::NAN);
-        transformed_on(set, shape, (&input, &weights), epilogue, &mut output);
+        transformed_on(set, shape, (&input, Layout::Planes), &weights, epilogue, &mut output);
         assert!(error(&output, &expected.output) < close, "forward with {weights:?} of {case}");
         check_grid_and_pool(set, shape, (&input, &weights), (epilogue, &output), &case);
     }
@@ -290,7 +331,7 @@ fn integer_weights_are_what_they_stand_for() {
         .collect();
     let outputs = |set, weights: &TransformedWeights| {
         let mut output = vec![f32::NAN; shape.output_len()];
-        transformed_on(set, shape, (&input, weights), Epilogue::NONE, &mut output);
+        transformed_on(set, shape, (&input, Layout::Planes), weights, Epilogue::NONE, &mut output);
         output
     };
     for set in InstructionSet::available() {
@@ -335,7 +376,8 @@ fn relu_keeps_what_is_not_a_number() {
             assert!(output.iter().all(|value| value.is_nan()), "{algorithm:?} with {set:?}");
             let weights = TransformedWeights::with_algorithm(algorithm, shape, &weight);
             let mut pooled = vec![0.0; epilogue.output_len(shape) / 99 * 20];
-            transformed_on(set, shape, (&input, &weights), Epilogue { pool: true, ..epilogue }, &mut pooled);
+            let epilogue = Epilogue { pool: true, ..epilogue };
+            transformed_on(set, shape, (&input, Layout::Planes), &weights, epilogue, &mut pooled);
             assert!(pooled.iter().all(|value| value.is_nan()), "pooled, {algorithm:?} with {set:?}");
         }
     }

@@ -33,11 +33,15 @@ impl Checkpoint {
     pub fn load(path: &Path, device: &Device) -> Result<Self, NetworkError> {
         let mut file = WeightsFile::open(path)?;
         let metadata = file.metadata();
-        let (network, card) = network(path, &mut file, device)?;
+        let (mut network, card) = network(path, &mut file, device)?;
         let no_optimizer = || NetworkError::NoOptimizer { path: path.to_owned() };
         let entry = metadata.get(OPTIMIZER).ok_or_else(no_optimizer)?;
-        let OptimizerEntry { steps, beta1, beta2, epsilon, weight_decay } = parse(path, OPTIMIZER, entry)?;
+        let OptimizerEntry { steps, beta1, beta2, epsilon, weight_decay, frozen_convolutions } =
+            parse(path, OPTIMIZER, entry)?;
         let notes = metadata.get(NOTES).map(|entry| parse(path, NOTES, entry)).transpose()?.unwrap_or_default();
+        network
+            .freeze(frozen_convolutions)
+            .map_err(|source| NetworkError::InFile { path: path.to_owned(), source: Box::new(source) })?;
         check_state(path, &file, &network)?;
         let settings = AdamSettings { beta1, beta2, epsilon, weight_decay };
         let adam = Adam::resume(network.variables(), settings, steps, |name| file.values(name))?;
@@ -57,6 +61,13 @@ struct OptimizerEntry {
     /// 0 in files that were written before there was a decay.
     #[serde(default)]
     weight_decay: f32,
+    /// Convolutions without a state, because training leaves them as they are.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    frozen_convolutions: usize,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 fn parse<T: serde::de::DeserializeOwned>(path: &Path, key: &'static str, entry: &str) -> Result<T, NetworkError> {
@@ -123,7 +134,8 @@ pub(super) fn write(
         weights.iter().map(|(name, tensor)| (name.clone(), tensor.dims(), Source::Tensor(tensor.clone()))).collect();
     if let Some((adam, notes)) = training {
         let AdamSettings { beta1, beta2, epsilon, weight_decay } = adam.settings();
-        let entry = OptimizerEntry { steps: adam.steps(), beta1, beta2, epsilon, weight_decay };
+        let (steps, frozen_convolutions) = (adam.steps(), network.frozen_convolutions());
+        let entry = OptimizerEntry { steps, beta1, beta2, epsilon, weight_decay, frozen_convolutions };
         metadata.insert(OPTIMIZER.to_owned(), json(path, &entry)?);
         metadata.insert(NOTES.to_owned(), json(path, notes)?);
         tensors.extend(adam.state().map(|(name, shape, values)| match values {

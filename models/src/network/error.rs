@@ -63,6 +63,14 @@ pub enum NetworkError {
         /// The device.
         device: String,
     },
+    /// More convolutions were to be frozen than there are.
+    #[error("{asked} convolutions cannot be frozen in a network that has {found}; freeze at most {found}")]
+    Freeze {
+        /// How many were asked for.
+        asked: usize,
+        /// How many there are.
+        found: usize,
+    },
     /// The loss of a step, or the norm of its gradients, is infinite or not a number; the weights are as they were
     /// before the step.
     #[error("{what} of step {step} is {found}; lower the learning rate, and check that the pictures are scaled")]

@@ -6,8 +6,6 @@ use crate::{
     ops::{self, Activation, batch_norm},
 };
 
-/// What batch normalisation adds to the variance: Keras's `BatchNormalization(epsilon=0.001)`.
-pub const BATCH_NORM_EPSILON: f32 = 1e-3;
 /// The share of the old in the running moments, PyTorch's. Keras's 0.99 remembers the initial moments for longer than a
 /// small folder of pictures trains: after 160 steps a fifth of the running variance is still the initial 1.
 const MOMENTUM: f64 = 0.9;
@@ -40,25 +38,11 @@ pub(super) struct BatchNorm {
     pub(super) shift: Var,
     running_mean: Var,
     running_variance: Var,
+    epsilon: f32,
 }
 
 /// The names and shapes of all tensors, in the order of the layers.
 pub(super) fn expected_tensors(architecture: &Architecture) -> Vec<(String, Vec<usize>)> {
-    let size = |shape| match shape {
-        Shape::Map { channels, .. } => channels,
-        Shape::Vector(features) => features,
-    };
-    let parts = |layer: &Layer| {
-        let (inputs, outputs) = (size(layer.input), size(layer.output));
-        match layer.kind {
-            LayerKind::Convolution { .. } => vec![("weight", vec![outputs, inputs, 3, 3]), ("bias", vec![outputs])],
-            LayerKind::Dense { .. } => vec![("weight", vec![outputs, inputs]), ("bias", vec![outputs])],
-            LayerKind::BatchNorm => {
-                ["weight", "bias", "running_mean", "running_var"].map(|part| (part, vec![outputs])).to_vec()
-            }
-            _ => Vec::new(),
-        }
-    };
     let layers = architecture.layers();
     layers
         .iter()
@@ -66,10 +50,28 @@ pub(super) fn expected_tensors(architecture: &Architecture) -> Vec<(String, Vec<
         .collect()
 }
 
+/// The names and shapes of a layer's tensors.
+pub(super) fn parts(layer: &Layer) -> Vec<(&'static str, Vec<usize>)> {
+    let size = |shape| match shape {
+        Shape::Map { channels, .. } => channels,
+        Shape::Vector(features) => features,
+    };
+    let (inputs, outputs) = (size(layer.input), size(layer.output));
+    match layer.kind {
+        LayerKind::Convolution { .. } => vec![("weight", vec![outputs, inputs, 3, 3]), ("bias", vec![outputs])],
+        LayerKind::Dense { .. } => vec![("weight", vec![outputs, inputs]), ("bias", vec![outputs])],
+        LayerKind::BatchNorm => {
+            ["weight", "bias", "running_mean", "running_var"].map(|part| (part, vec![outputs])).to_vec()
+        }
+        _ => Vec::new(),
+    }
+}
+
 impl Computation {
     /// That of an architecture's layer, with the tensors that `take` gives for their names.
     pub(super) fn new(
         layer: &Layer,
+        batch_norm_epsilon: f32,
         take: &mut impl FnMut(&str) -> Result<Var, NetworkError>,
     ) -> Result<Self, NetworkError> {
         let mut part = |part: &str| take(&format!("{}.{part}", layer.name));
@@ -85,6 +87,7 @@ impl Computation {
                 shift: part("bias")?,
                 running_mean: part("running_mean")?,
                 running_variance: part("running_var")?,
+                epsilon: batch_norm_epsilon,
             }),
             LayerKind::MaxPool => Self::MaxPool,
             LayerKind::GlobalAveragePool => Self::GlobalAveragePool,
@@ -154,19 +157,19 @@ impl BatchNorm {
     /// The output in training on the CPU, without a graph, and what its gradient needs.
     pub(super) fn train_keeping(&self, input: &Tensor) -> candle_core::Result<(Tensor, batch_norm::Kept)> {
         let (scale, shift) = (self.scale.as_detached_tensor(), self.shift.as_detached_tensor());
-        let (output, moments, kept) = batch_norm::keeping(input, &scale, &shift, BATCH_NORM_EPSILON, Activation::Relu)?;
+        let (output, moments, kept) = batch_norm::keeping(input, &scale, &shift, self.epsilon, Activation::Relu)?;
         self.remember(&moments)?;
         Ok((output, kept))
     }
 
     fn train(&self, input: &Tensor) -> candle_core::Result<Tensor> {
-        let (output, moments) = batch_norm(input, &self.scale, &self.shift, BATCH_NORM_EPSILON, Activation::Relu)?;
+        let (output, moments) = batch_norm(input, &self.scale, &self.shift, self.epsilon, Activation::Relu)?;
         self.remember(&moments)?;
         Ok(output)
     }
 
     fn evaluate(&self, input: &Tensor) -> candle_core::Result<Tensor> {
-        let deviation = (self.running_variance.as_detached_tensor() + f64::from(BATCH_NORM_EPSILON))?.sqrt()?;
+        let deviation = (self.running_variance.as_detached_tensor() + f64::from(self.epsilon))?.sqrt()?;
         let factor = (self.scale.as_detached_tensor() / deviation)?;
         let offset = (self.shift.as_detached_tensor() - (self.running_mean.as_detached_tensor() * &factor)?)?;
         ops::batch_norm_with(input, &factor, &offset, Activation::Relu)

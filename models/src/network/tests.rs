@@ -1,4 +1,5 @@
 mod files;
+mod freezing;
 mod pytorch;
 
 use candle_nn::Module;
@@ -6,8 +7,8 @@ use rand_chacha::rand_core::SeedableRng;
 
 use super::*;
 use crate::{
-    AdamSettings, Family, Head, MixedLabels, Objective, StepOutcome, StepSettings, TrainingBatch, dropout_generator,
-    ops, training_step,
+    AdamSettings, BATCH_NORM_EPSILON, Family, Head, MixedLabels, Objective, StepOutcome, StepSettings, TrainingBatch,
+    dropout_generator, ops, training_step,
 };
 
 /// Sums of a few hundred f32 products in another order.
@@ -20,6 +21,7 @@ fn tiny() -> Architecture {
         input: [3, 9, 7],
         blocks: vec![vec![4], vec![6, 5]],
         batch_norm: false,
+        batch_norm_epsilon: BATCH_NORM_EPSILON,
         head: Head::Dense(vec![7]),
         dropout: 0.0,
         classes: 3,

@@ -91,6 +91,11 @@ impl WeightsFile {
 
 fn read_values(file: &mut BufReader<File>, start: u64, count: usize) -> io::Result<Vec<f32>> {
     file.seek(SeekFrom::Start(start))?;
+    read_f32(file, count)
+}
+
+/// Reads so many f32, the least significant byte first.
+pub(super) fn read_f32(file: &mut impl Read, count: usize) -> io::Result<Vec<f32>> {
     let mut values = Vec::with_capacity(count);
     let mut bytes = vec![0; size_of::<f32>() * PIECE.min(count)];
     while values.len() < count {

@@ -92,6 +92,9 @@ fn text(inspection: &Inspection) -> Result<String> {
                 line(name, &format!("sha256 {digest}"))?;
             }
         }
+        if let Some(initial) = &provenance.initial_weights {
+            line("began with", &format!("{} ({})", initial.source, initial.layout))?;
+        }
         if let Some(quantization) = &provenance.quantization {
             line("quantized", quantization)?;
         }

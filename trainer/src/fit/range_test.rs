@@ -2,10 +2,14 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use models::{Network, NetworkError, TrainingBatch, dropout_generator, training_step};
+use models::{NetworkError, TrainingBatch, dropout_generator, training_step};
 use serde::{Deserialize, Serialize};
 
-use super::{FitError, session};
+use super::{
+    FitError,
+    beginning::Beginning,
+    setup::{self, set_backbone_rate},
+};
 use crate::{
     Config, ConfigError, DataError, Interrupt, Observer,
     data::{self, Batches, EpochPlace, epoch_order},
@@ -73,18 +77,19 @@ pub fn range_test(
         Err(DataError::Interrupted) => return Ok(None),
         split => split?,
     };
-    let architecture = request.config.architecture(split.labels.len())?;
-    let (config, device) = session::settle(&request.config, observer)?;
-    let mut network = Network::new(&architecture, u64::from(config.seed), &device.device)?;
+    request.config.architecture(split.labels.len())?;
+    let (config, device) = setup::settle(&request.config, observer)?;
+    let Beginning { config, mut network, origin } = Beginning::of(&config, split.labels.len(), &device, observer)?;
     network.set_precision(device.precision)?;
-    let mut adam = session::adam(&network, &config)?;
-    let mut settings = session::step_settings(&config, &split)?;
+    let mut adam = setup::adam(&network, &config)?;
+    set_backbone_rate(&mut adam, &config, origin.as_ref());
+    let mut settings = setup::step_settings(&config, &split)?;
     let threads = config.threads;
     let pool = data::decoding_pool(threads).map_err(|source| FitError::Threads { threads, source })?;
-    let pictures = session::pictures(&config, &split);
+    let pictures = setup::pictures(&config, &split);
 
     let mut curve = Curve::new(request.steps);
-    let training = session::training_pictures(&split);
+    let training = setup::training_pictures(&split);
     let mut epoch = 0;
     loop {
         let place = EpochPlace { epoch, first_batch: 0 };

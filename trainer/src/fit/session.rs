@@ -1,33 +1,27 @@
-use std::{
-    ops::Range,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Instant,
-};
+use std::{ops::Range, path::PathBuf, sync::Arc, time::Instant};
 
 use models::{
-    Adam, AdamSettings, Architecture, Checkpoint, Metric, ModelCard, Network, NetworkError, Objective, Provenance,
-    RunFolder, RunFolderError, Sha256, Side, Split, StepSettings, TemperatureScaling, TrainingBatch, dropout_generator,
-    training_step,
+    Adam, Architecture, InitialWeights, Metric, ModelCard, Network, NetworkError, Provenance, RunFolder, Sha256, Side,
+    Split, StepSettings, TemperatureScaling, TrainingBatch, dropout_generator, training_step,
 };
 
 use super::{
     FitError, artifacts,
+    best_weights::{NEXT_BEST, promote},
     event_log::EventLog,
+    setup::{pictures, schedule, set_backbone_rate, settle, step_settings},
     state::{Best, TrainingState},
+    trained::Trained,
 };
 use crate::{
     Answers, BestWeights, Config, DataError, EpochMetrics, Evaluation, Interrupt, Observer, Report, Schedule, Status,
     calibration::fit_temperature,
-    data::{self, Batch, Batches, EpochPlace, Folders, Pictures, Variation, epoch_order},
+    data::{self, Batch, Batches, EpochPlace, Folders, Pictures, epoch_order},
     device::ChosenDevice,
     evaluation::{Tally, tensors},
     observer::{EpochStart, StepProgress},
     report::created_by,
 };
-
-/// Weights that are the best, but not yet in the checkpoint. See [`Session::close_epoch`].
-const NEXT_BEST: &str = ".best-next.safetensors";
 
 /// What the validation side is called in a model card.
 pub(crate) const VALIDATION_DATA: &str = "validation side of the run";
@@ -64,6 +58,8 @@ pub(super) struct Session {
     /// The training side, the validation side, the test side.
     pictures: Arc<Pictures>,
     network: Network,
+    /// Where the first weights came from, unless they were drawn by chance.
+    origin: Option<InitialWeights>,
     adam: Adam,
     schedule: Schedule,
     /// All of a step that does not change from one to the next.
@@ -110,20 +106,18 @@ impl Session {
 
     /// A new run on pictures that are divided already.
     pub fn start_on(request: &FitRequest, split: Split, observer: &mut dyn Observer) -> Result<Self, FitError> {
-        let architecture = request.config.architecture(split.labels.len())?;
+        request.config.architecture(split.labels.len())?;
         let (config, device) = settle(&request.config, observer)?;
-        let network = Network::new(&architecture, u64::from(config.seed), &device.device)?;
-        let adam = adam(&network, &config)?;
-        let state = TrainingState::new(split.digest());
+        let (config, trained) = Trained::new(&config, &split, &device, observer)?;
         // What does not suit the pictures is refused before anything is written.
         schedule(&config, &split)?;
         step_settings(&config, &split)?;
         let run = RunFolder::create(&request.run)?;
-        artifacts::describe(&run, &architecture)?;
+        artifacts::describe(&run, trained.network.architecture())?;
         // The settings make the folder a run, so they come last.
         run.write_split(&split)?;
         run.write(RunFolder::CONFIG, config.to_toml().as_bytes())?;
-        Self::assemble(config, run, split, device, network, adam, state)
+        Self::assemble(config, run, split, device, trained)
     }
 
     /// A run that goes on.
@@ -131,7 +125,8 @@ impl Session {
         request.config.validate()?;
         let run = RunFolder::open(&request.run)?;
         let saved = Config::from_file(&run.file(RunFolder::CONFIG))?;
-        let differences = request.config.differences(&saved);
+        let asked = request.config.completed_by(&saved);
+        let differences = asked.differences(&saved);
         if !differences.is_empty() {
             return Err(FitError::OtherSettings { path: request.run.clone(), differences });
         }
@@ -145,47 +140,23 @@ impl Session {
                 test: request.test.clone().or(folders.test),
             },
         )?;
-        let architecture = request.config.architecture(split.labels.len())?;
-        let (config, device) = settle(&request.config, observer)?;
-        let (network, adam, state) = match Self::load(&run, &architecture, &split, &device)? {
-            Some(saved) => saved,
+        let architecture = asked.architecture(split.labels.len())?;
+        let (config, device) = settle(&asked, observer)?;
+        let (config, trained) = match Trained::load(&run, &architecture, &split, &device)? {
+            Some(saved) => (config, saved),
             None => {
                 observer.notice("the run was stopped before it saved any weights; it begins again");
-                let network = Network::new(&architecture, u64::from(config.seed), &device.device)?;
-                let adam = adam(&network, &config)?;
-                (network, adam, TrainingState::new(split.digest()))
+                Trained::new(&config, &split, &device, observer)?
             }
         };
-        if config.epochs < state.epochs {
-            return Err(FitError::FewerEpochs { done: state.epochs, asked: config.epochs });
+        let done = trained.state.epochs;
+        if config.epochs < done {
+            return Err(FitError::FewerEpochs { done, asked: config.epochs });
         }
         // The pictures may have moved, and the run may have been given another machine or more epochs.
         run.write_split(&split)?;
         run.write(RunFolder::CONFIG, config.to_toml().as_bytes())?;
-        Self::assemble(config, run, split, device, network, adam, state)
-    }
-
-    fn load(
-        run: &RunFolder,
-        architecture: &Architecture,
-        split: &Split,
-        device: &ChosenDevice,
-    ) -> Result<Option<(Network, Adam, TrainingState)>, FitError> {
-        let path = run.file(RunFolder::LAST);
-        if !path.exists() {
-            return Ok(None);
-        }
-        let Checkpoint { network, adam, notes, .. } = Checkpoint::load(&path, &device.device)?;
-        let state =
-            TrainingState::from_notes(&notes).map_err(|source| FitError::State { path: path.clone(), source })?;
-        if network.architecture() != architecture {
-            return Err(FitError::Foreign { path, problem: "its weights are of another architecture" });
-        }
-        if state.data != split.digest() {
-            return Err(FitError::Foreign { path, problem: "it was fitted to other pictures" });
-        }
-        settle_best(run, state.best.as_ref())?;
-        Ok(Some((network, adam, state)))
+        Self::assemble(config, run, split, device, trained)
     }
 
     fn assemble(
@@ -193,11 +164,11 @@ impl Session {
         run: RunFolder,
         split: Split,
         device: ChosenDevice,
-        mut network: Network,
-        adam: Adam,
-        state: TrainingState,
+        trained: Trained,
     ) -> Result<Self, FitError> {
+        let Trained { mut network, origin, mut adam, state } = trained;
         network.set_precision(device.precision)?;
+        set_backbone_rate(&mut adam, &config, origin.as_ref());
         let threads = config.threads;
         let pool = data::decoding_pool(threads).map_err(|source| FitError::Threads { threads, source })?;
         let pictures = pictures(&config, &split);
@@ -214,6 +185,7 @@ impl Session {
             pool,
             pictures,
             network,
+            origin,
             adam,
             schedule,
             settings,
@@ -497,6 +469,7 @@ impl Session {
                 created_by: created_by(),
                 data: Some(self.data),
                 epochs: self.state.epochs,
+                initial_weights: self.origin.clone(),
                 ..Provenance::default()
             },
         }
@@ -536,91 +509,5 @@ impl Session {
         };
         artifacts::conclude(&self.run, &self.state.rows, &report)?;
         Ok(report)
-    }
-}
-
-pub(super) fn adam(network: &Network, config: &Config) -> Result<Adam, FitError> {
-    let settings = AdamSettings { weight_decay: config.weight_decay as f32, ..AdamSettings::default() };
-    Ok(Adam::new(network.variables(), settings).map_err(NetworkError::Engine)?)
-}
-
-/// The pictures of the split, those of the training side with the run's variations.
-pub(super) fn pictures(config: &Config, split: &Split) -> Arc<Pictures> {
-    let files = split.files.iter().map(|file| (split.path(file), file.label)).collect();
-    let pictures = Pictures::new(files, config.preprocess(), config.memory_budget);
-    Arc::new(pictures.with_variation(Variation {
-        augmentation: config.augment.clone(),
-        seed: config.seed,
-        pictures: training_pictures(split),
-    }))
-}
-
-pub(super) fn training_pictures(split: &Split) -> usize {
-    split.side(Side::Training).count()
-}
-
-/// The step sizes of the run; one that is spread over it must be longer than its warm-up.
-fn schedule(config: &Config, split: &Split) -> Result<Schedule, FitError> {
-    let schedule = config.schedule(training_pictures(split));
-    let Schedule { kind, warmup_steps, total_steps, .. } = schedule;
-    if kind.depends_on_length() && total_steps > 0 && warmup_steps >= total_steps {
-        return Err(FitError::WarmupTooLong { warmup_steps, total_steps });
-    }
-    Ok(schedule)
-}
-
-pub(super) fn step_settings(config: &Config, split: &Split) -> Result<StepSettings, FitError> {
-    let mut counts = vec![0; split.labels.len()];
-    for file in split.side(Side::Training) {
-        counts[file.label as usize] += 1;
-    }
-    let class_weights = config.class_weights.resolve(&split.labels, &counts)?;
-    Ok(StepSettings {
-        learning_rate: config.learning_rate,
-        objective: Objective { label_smoothing: config.label_smoothing as f32, class_weights },
-        clip_norm: config.clip_norm.map(|norm| norm as f32),
-    })
-}
-
-/// Replaces what is left to the machine, `auto`, 0 and no precision, by what it is here.
-pub(super) fn settle(config: &Config, observer: &mut dyn Observer) -> Result<(Config, ChosenDevice), FitError> {
-    let device = ChosenDevice::open(config.device, config.precision)?;
-    if let Some(reason) = &device.reason {
-        observer.notice(&format!("device {}: {reason}", device.choice));
-    }
-    let settled = Config {
-        device: device.choice,
-        precision: Some(device.precision),
-        threads: config.thread_count(),
-        ..config.clone()
-    };
-    Ok((settled, device))
-}
-
-/// Gives the better weights the name of the best.
-fn promote(run: &RunFolder) -> Result<(), FitError> {
-    let path = run.file(RunFolder::BEST);
-    std::fs::rename(run.file(NEXT_BEST), &path).map_err(|source| RunFolderError::Write { path, source }.into())
-}
-
-/// After a kill: better weights that the checkpoint names take their place, others are removed. Then the best weights
-/// must be those that the checkpoint names.
-fn settle_best(run: &RunFolder, best: Option<&Best>) -> Result<(), FitError> {
-    let digest =
-        |path: &Path| Sha256::of_file(path).map_err(|source| RunFolderError::Read { path: path.to_owned(), source });
-    let next = run.file(NEXT_BEST);
-    if next.exists() {
-        if best.map(|best| best.weights) == Some(digest(&next)?) {
-            promote(run)?;
-        } else {
-            std::fs::remove_file(&next).map_err(|source| RunFolderError::Write { path: next, source })?;
-        }
-    }
-    let path = run.file(RunFolder::BEST);
-    match best {
-        Some(best) if digest(&path)? != best.weights => {
-            Err(FitError::Foreign { path, problem: "its digest is not the one that last.safetensors names" })
-        }
-        _ => Ok(()),
     }
 }

@@ -1,3 +1,5 @@
+mod initial_weights;
+
 use std::{fs, path::Path};
 
 use models::{ModelCard, RunFolder, Side};

@@ -1,17 +1,19 @@
-//! Evaluation of the tiles of a tensor at the points, from NCHW to panels of channels.
+//! Evaluation of the tiles of a tensor at the points, in panels of channels.
 
 use std::ops::Range;
 
-use super::tiles::{Grid, PITCH, Planes, Segment, Window, gather, longest};
+use super::tiles::{Grid, PITCH, Planes, Segment, Window, clear, gather, longest};
 use super::transform;
+use crate::conv3x3::Layout;
 use crate::scratch::LINE;
 use crate::simd::{Operation, PANEL, Simd};
 
-/// What is evaluated: `[batch, channels, height, width]`, cut into the tiles of a grid.
+/// What is evaluated, cut into the tiles of a grid.
 #[derive(Clone, Copy)]
 pub(super) struct Tensor<'a> {
     pub values: &'a [f32],
     pub channels: usize,
+    pub layout: Layout,
     pub grid: Grid,
 }
 
@@ -30,6 +32,22 @@ impl Tensor<'_> {
             height,
             width,
         }
+    }
+
+    /// The rows that a window sees, where the tensor lies in panels. What is outside the plane has no row, and reads as
+    /// zeros; only the columns inside it may be read.
+    #[inline(always)]
+    fn rows<const N: usize>(self, picture: usize, panel: usize, window: Window) -> [*const f32; N] {
+        static ZEROS: [f32; PITCH * PANEL] = [0.0; PITCH * PANEL];
+        let Grid { height, width, .. } = self.grid;
+        let plane = self.values[(picture * self.panels() + panel) * height * width * PANEL..].as_ptr();
+        std::array::from_fn(|row| {
+            let y = window.y + row as isize;
+            if y < 0 || y >= height as isize {
+                return ZEROS.as_ptr();
+            }
+            plane.wrapping_offset((y * width as isize + window.x) * PANEL as isize)
+        })
     }
 }
 
@@ -65,15 +83,28 @@ pub(super) unsafe fn data<S: Simd, const N: usize>(
         // SAFETY: the planes are a part of the tensor, and a segment is never longer than a strip,
         // all of whose columns up to the window's are written before they are read.
         unsafe {
-            gather(simd, source.planes(segment.picture, panel), window, strip);
-            for offset in (0..window.columns * PANEL).step_by(S::WIDTH) {
-                let at = |row: usize| strip.add(row * PITCH * PANEL + offset);
-                let mut column = [simd.splat(0.0); N];
-                for (row, value) in column.iter_mut().enumerate() {
-                    *value = simd.load(at(row));
+            let strip_rows: [*mut f32; N] = std::array::from_fn(|row| strip.add(row * PITCH * PANEL));
+            let (from, columns) = match source.layout {
+                Layout::Planes => {
+                    gather(simd, source.planes(segment.picture, panel), window, strip);
+                    (strip_rows.map(<*mut f32>::cast_const), 0..window.columns)
                 }
-                for (row, value) in transform::data::<S, N>(simd, column).iter().enumerate() {
-                    simd.store(at(row), *value);
+                Layout::Panels => {
+                    let inside = window.inside(source.grid.width);
+                    for row in strip_rows {
+                        clear(simd, row, 0..inside.start);
+                        clear(simd, row, inside.end..window.columns);
+                    }
+                    (source.rows(segment.picture, panel, window), inside)
+                }
+            };
+            for offset in (columns.start * PANEL..columns.end * PANEL).step_by(S::WIDTH) {
+                let mut column = [simd.splat(0.0); N];
+                for (value, row) in column.iter_mut().zip(from) {
+                    *value = simd.load(row.wrapping_add(offset));
+                }
+                for (value, row) in transform::data::<S, N>(simd, column).into_iter().zip(strip_rows) {
+                    simd.store(row.add(offset), value);
                 }
             }
             rows::<S, Data, N, N>(simd, segment, strip, to);

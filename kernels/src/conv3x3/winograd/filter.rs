@@ -9,7 +9,7 @@ use super::forward::{PRIVATE, SHARED};
 use super::tiles::{Grid, longest, strip_len};
 use super::transform;
 use crate::conv3x3::block::{Block, even_parts};
-use crate::conv3x3::{KERNEL, Shape, TAPS};
+use crate::conv3x3::{KERNEL, Layout, Shape, TAPS};
 use crate::scratch::{self, Shared};
 use crate::simd::{InstructionSet, Operation, PANEL, Simd};
 
@@ -45,8 +45,8 @@ pub(crate) fn backward_filter(
         return;
     }
     let grid = Grid::new(side, shape.batch, shape.height, shape.width);
-    let input = Tensor { values: input, channels: shape.in_channels, grid };
-    let grad_output = Tensor { values: grad_output, channels: shape.out_channels, grid };
+    let input = Tensor { values: input, channels: shape.in_channels, layout: Layout::Planes, grid };
+    let grad_output = Tensor { values: grad_output, channels: shape.out_channels, layout: Layout::Planes, grid };
     match side {
         2 => Pass::<4> { input, grad_output }.run::<2>(set, grad_weight),
         4 => Pass::<6> { input, grad_output }.run::<4>(set, grad_weight),
@@ -221,7 +221,7 @@ impl<const N: usize> Pass<'_, N> {
                             prefetch: data,
                             prefetch_lines: 0,
                         };
-                        block.run::<S, false>(simd, part.len(), panels);
+                        block.run::<S, 1, PANEL>(simd, part.len(), panels);
                     }
                 }
             }

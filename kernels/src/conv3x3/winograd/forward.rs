@@ -9,7 +9,7 @@ use super::tiles::{Grid, PITCH, Planes, Window, longest, scatter, strip_len};
 use super::weights::point_len;
 use super::{Packed, Source, Weights, packed, transform};
 use crate::conv3x3::block::{Block, even_parts};
-use crate::conv3x3::{Epilogue, Shape};
+use crate::conv3x3::{Epilogue, Layout, Shape};
 use crate::scratch::{self, Shared};
 use crate::simd::{InstructionSet, Operation, PANEL, Simd};
 
@@ -42,11 +42,15 @@ pub(crate) fn forward(
     set: InstructionSet,
     side: usize,
     shape: Shape,
-    (input, weights): (&[f32], Weights),
+    (input, layout): (&[f32], Layout),
+    weights: Weights,
     epilogue: Epilogue,
     output: &mut [f32],
 ) {
-    assert!(input.len() == shape.input_len() && output.len() == epilogue.output_len(shape));
+    assert!(
+        input.len() == layout.len(shape.batch, shape.in_channels, shape.plane())
+            && output.len() == epilogue.output_len(shape)
+    );
     assert!(epilogue.bias.is_none_or(|bias| bias.len() == shape.out_channels));
     let packed_len = super::packed_len(shape.in_channels, shape.out_channels);
     let evaluated_len = super::evaluated_len(side, shape.in_channels, shape.out_channels);
@@ -70,10 +74,10 @@ pub(crate) fn forward(
         // Every block would evaluate them again. So many floats of working memory are taken by other layers anyway.
         return scratch::with(evaluated_len, |evaluated| {
             super::evaluate_weights(set, side, shape, Source::Packed(weights), evaluated);
-            forward(set, side, shape, (input, Weights::Evaluated(evaluated)), epilogue, output);
+            forward(set, side, shape, (input, layout), Weights::Evaluated(evaluated), epilogue, output);
         });
     }
-    let input = Tensor { values: input, channels: shape.in_channels, grid };
+    let input = Tensor { values: input, channels: shape.in_channels, layout, grid };
     let output = Shared::new(output);
     macro_rules! pass {
         ($n:literal, $m:literal) => {
@@ -275,7 +279,7 @@ impl<const N: usize> Pass<'_, N> {
                             prefetch: right.wrapping_add(panels * weight_panel + index * groups * lines * PANEL),
                             prefetch_lines: lines,
                         };
-                        block.run::<S, true>(simd, part.len(), panels);
+                        block.run::<S, PANEL, 1>(simd, part.len(), panels);
                     }
                 }
                 panel += panels;
@@ -301,10 +305,10 @@ impl<const N: usize> Pass<'_, N> {
         let Shape { out_channels, height, width, .. } = self.shape;
         let channel = panel * PANEL;
         let channels = (out_channels - channel).min(PANEL);
-        let mut bias = [0.0; PANEL];
-        if let Some(all) = self.epilogue.bias {
-            bias[..channels].copy_from_slice(&all[channel..channel + channels]);
-        }
+        let bias = self.epilogue.bias_of_panel(channel, channels);
+        // Tiles have an even number of rows and columns, so that a window of pooling never lies in two.
+        let scale = if self.epilogue.pool { 2 } else { 1 };
+        let (height, width) = (height / scale, width / scale);
         for segment in self.grid.segments(tiles, longest::<N>()) {
             // SAFETY: the segment's tiles have a line at each point, its columns fit a strip, and
             // its picture and channels are in the output.
@@ -322,46 +326,50 @@ impl<const N: usize> Pass<'_, N> {
                         }
                     }
                 }
-                for offset in (0..segment.length * M * PANEL).step_by(S::WIDTH) {
-                    let at = |row: usize| strip.add(row * PITCH * PANEL + offset);
+                let [y, x] = [segment.y, segment.x].map(|start| start / scale);
+                let rows: [*mut f32; M] = std::array::from_fn(|row| strip.add(row * PITCH * PANEL));
+                let (to, columns) = match self.epilogue.layout {
+                    Layout::Planes => (rows, segment.length * M / scale),
+                    Layout::Panels => {
+                        let plane = (segment.picture * self.out_panels() + panel) * height * width;
+                        let at = |row: usize| self.output.at((plane + (y + row) * width + x) * PANEL);
+                        let to = std::array::from_fn(|row| if y + row < height { at(row) } else { rows[row] });
+                        (to, (segment.length * M / scale).min(width - x))
+                    }
+                };
+                let (sums_to, sums) = if self.epilogue.pool { (rows, segment.length * M) } else { (to, columns) };
+                for offset in (0..sums * PANEL).step_by(S::WIDTH) {
                     let mut column = [simd.splat(0.0); N];
                     for (row, value) in column.iter_mut().enumerate() {
-                        *value = simd.load(at(row));
+                        *value = simd.load(strip.add(row * PITCH * PANEL + offset));
                     }
                     let column = transform::output::<S, N, M>(simd, column);
                     let bias = simd.load(bias.as_ptr().add(offset % PANEL));
-                    for (row, value) in column.iter().enumerate() {
-                        simd.store(at(row), self.epilogue.apply(simd, simd.add(*value, bias)));
+                    for (value, row) in column.into_iter().zip(sums_to) {
+                        simd.store(row.add(offset), self.epilogue.apply(simd, simd.add(value, bias)));
                     }
                 }
-                // Tiles have an even number of rows and columns, so that a window never lies in two.
-                let scale = if self.epilogue.pool { 2 } else { 1 };
-                let columns = segment.length * M / scale;
                 if self.epilogue.pool {
-                    pool::<S, M>(simd, columns, strip);
+                    pool::<S, M>(simd, columns, strip, to);
                 }
-                let (height, width) = (height / scale, width / scale);
-                let planes = Planes {
-                    start: self.output.at((segment.picture * out_channels + channel) * height * width),
-                    channels,
-                    height,
-                    width,
-                };
-                let [y, x] = [segment.y, segment.x].map(|start| (start / scale) as isize);
-                scatter(simd, planes, Window { y, x, rows: M / scale, columns }, strip);
+                if self.epilogue.layout == Layout::Planes {
+                    let start = self.output.at((segment.picture * out_channels + channel) * height * width);
+                    let window = Window { y: y as isize, x: x as isize, rows: M / scale, columns };
+                    scatter(simd, Planes { start, channels, height, width }, window, strip);
+                }
             }
         }
     }
 }
 
 /// Takes the largest of each 2×2 window of the first `M` rows of a strip, to `columns` columns of the first half of
-/// them. What is written has been read before.
+/// `to`, which may be those rows: what is written has been read before.
 ///
 /// # Safety
-/// `strip` must hold `M` rows of twice as many columns.
+/// `strip` must hold `M` rows of twice as many columns, and the columns be writable.
 #[inline(always)]
-unsafe fn pool<S: Simd, const M: usize>(simd: S, columns: usize, strip: *mut f32) {
-    for row in 0..M / 2 {
+unsafe fn pool<S: Simd, const M: usize>(simd: S, columns: usize, strip: *const f32, to: [*mut f32; M]) {
+    for (row, to) in to.into_iter().enumerate().take(M / 2) {
         for column in 0..columns {
             for lane in (0..PANEL).step_by(S::WIDTH) {
                 let at = |row: usize, column: usize| strip.wrapping_add((row * PITCH + column) * PANEL + lane);
@@ -370,7 +378,7 @@ unsafe fn pool<S: Simd, const M: usize>(simd: S, columns: usize, strip: *mut f32
                     let upper = simd.larger(simd.load(at(2 * row, 2 * column)), simd.load(at(2 * row, 2 * column + 1)));
                     let lower =
                         simd.larger(simd.load(at(2 * row + 1, 2 * column)), simd.load(at(2 * row + 1, 2 * column + 1)));
-                    simd.store(at(row, column), simd.larger(upper, lower));
+                    simd.store(to.add(column * PANEL + lane), simd.larger(upper, lower));
                 }
             }
         }

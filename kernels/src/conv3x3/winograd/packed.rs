@@ -138,7 +138,7 @@ impl<const N: usize, const M: usize> Operation for Panels<'_, N, M> {
                                 prefetch: right,
                                 prefetch_lines: 0,
                             };
-                            block.run::<S, true>(simd, part.len(), panels);
+                            block.run::<S, PANEL, 1>(simd, part.len(), panels);
                         }
                     }
                 }

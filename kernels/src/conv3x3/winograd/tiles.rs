@@ -58,7 +58,7 @@ impl Grid {
 }
 
 /// Columns of pixels in a strip: what fits the first-level cache at eight rows of sixteen channels.
-pub(super) const PITCH: usize = 56;
+pub(in crate::conv3x3) const PITCH: usize = 56;
 
 /// Tiles in the longest strip, for transforms of `N` points.
 pub(super) const fn longest<const N: usize>() -> usize {
@@ -72,7 +72,7 @@ pub(super) const fn strip_len<const N: usize>() -> usize {
 
 /// Where the pixels of a strip lie in a plane; what lies outside it counts as zero.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Window {
+pub(in crate::conv3x3) struct Window {
     /// First row and column, -1 for the padding.
     pub y: isize,
     pub x: isize,
@@ -82,7 +82,7 @@ pub(super) struct Window {
 
 impl Window {
     /// The columns of the window that lie in the plane.
-    fn inside(self, width: usize) -> Range<usize> {
+    pub fn inside(self, width: usize) -> Range<usize> {
         let start = (-self.x).clamp(0, self.columns as isize) as usize;
         let end = (width as isize - self.x).clamp(start as isize, self.columns as isize) as usize;
         start..end
@@ -135,7 +135,7 @@ pub(super) unsafe fn gather<S: Simd>(simd: S, planes: Planes<*const f32>, window
 /// # Safety
 /// The columns must be writable.
 #[inline(always)]
-unsafe fn clear<S: Simd>(simd: S, row: *mut f32, columns: Range<usize>) {
+pub(super) unsafe fn clear<S: Simd>(simd: S, row: *mut f32, columns: Range<usize>) {
     for start in (columns.start * PANEL..columns.end * PANEL).step_by(S::WIDTH) {
         // SAFETY: the start is in the columns that the caller promises, at a multiple of the width.
         unsafe { simd.store(row.add(start), simd.splat(0.0)) };
@@ -189,7 +189,12 @@ pub(in crate::conv3x3) unsafe fn gather_row<S: Simd>(
 /// # Safety
 /// The planes must be writable, by nobody else in this window, and `strip` readable.
 #[inline(always)]
-pub(super) unsafe fn scatter<S: Simd>(simd: S, planes: Planes<*mut f32>, window: Window, strip: *const f32) {
+pub(in crate::conv3x3) unsafe fn scatter<S: Simd>(
+    simd: S,
+    planes: Planes<*mut f32>,
+    window: Window,
+    strip: *const f32,
+) {
     let count = window.inside(planes.width).len();
     let whole = if count >= COLUMNS { planes.channels / S::WIDTH * S::WIDTH } else { 0 };
     let bottom = (window.y as usize + window.rows).min(planes.height);

@@ -9,8 +9,8 @@ use rand_chacha::{
 
 use super::super::{Activation, conv3x3_with_precision, max_pool2x2};
 use crate::{
-    Adam, AdamSettings, Architecture, Head, Network, Precision, StepOutcome, StepSettings, TrainingBatch,
-    dropout_generator, training_step,
+    Adam, AdamSettings, Architecture, BATCH_NORM_EPSILON, Head, Network, Precision, StepOutcome, StepSettings,
+    TrainingBatch, dropout_generator, training_step,
 };
 
 /// Root mean square of the difference over that of the expected values: sums of f32 products in another order, and by
@@ -206,6 +206,7 @@ fn small() -> Architecture {
         input: [3, 17, 19],
         blocks: vec![vec![8], vec![16, 16], vec![24]],
         batch_norm: true,
+        batch_norm_epsilon: BATCH_NORM_EPSILON,
         head: Head::GlobalAveragePool,
         dropout: 0.0,
         classes: 4,

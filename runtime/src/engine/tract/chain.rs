@@ -6,7 +6,7 @@
 
 use std::{mem, sync::Mutex};
 
-use kernels::conv3x3::Shape;
+use kernels::{conv3x3::Shape, fake_quantize::Grid};
 use tract_onnx::tract_core::{
     internal::*,
     model::Rewriter,
@@ -56,7 +56,8 @@ impl Layer {
             Self::AveragePool(layer) => format!("{} planes of {}", layer.channels, layer.plane),
             Self::Convolution(layer) => {
                 let Shape { in_channels, out_channels, height, width, .. } = layer.shape;
-                format!("{in_channels} to {out_channels} at {height}×{width}")
+                let numbers = if layer.is_integer() { ", int8" } else { "" };
+                format!("{in_channels} to {out_channels} at {height}×{width}{numbers}")
             }
             Self::Dense(layer) => format!("{} to {}", layer.inputs, layer.outputs),
             Self::FakeQuantize(layer) => format!("{} values", layer.length),
@@ -81,7 +82,7 @@ impl Layer {
     fn output_len(&self) -> usize {
         match self {
             Self::AveragePool(layer) => layer.channels,
-            Self::Convolution(layer) => layer.output_len(),
+            Self::Convolution(layer) => layer.output_len(1, Form::Planes),
             Self::Dense(layer) => layer.outputs,
             Self::FakeQuantize(layer) => layer.length,
             Self::MaxPool(layer) => layer.shape.output_len(),
@@ -97,13 +98,25 @@ impl Layer {
         }
     }
 
-    fn run(&self, batch: usize, input: &[f32], output: &mut [f32]) -> TractResult<()> {
+    /// Floats that hold what it gives for a batch where `next` takes it, and its form there.
+    fn handed_to(&self, next: &Self, batch: usize) -> (usize, Form) {
+        match (self, next) {
+            (Self::Convolution(layer), Self::Convolution(next)) => {
+                let form = layer.form_to(next);
+                (layer.output_len(batch, form), form)
+            }
+            _ => (batch * self.output_len(), Form::Planes),
+        }
+    }
+
+    /// Computes a batch. What is not in planes is between two convolutions.
+    fn run(&self, batch: usize, input: (&[f32], Form), output: (&mut [f32], Form)) -> TractResult<()> {
         match self {
-            Self::AveragePool(layer) => layer.run(input, output),
+            Self::AveragePool(layer) => layer.run(input.0, output.0),
             Self::Convolution(layer) => layer.run(batch, input, output),
-            Self::Dense(layer) => layer.run(batch, input, output)?,
-            Self::FakeQuantize(layer) => layer.run(input, output),
-            Self::MaxPool(layer) => layer.run(batch, input, output),
+            Self::Dense(layer) => layer.run(batch, input.0, output.0)?,
+            Self::FakeQuantize(layer) => layer.run(input.0, output.0),
+            Self::MaxPool(layer) => layer.run(batch, input.0, output.0),
         }
         Ok(())
     }
@@ -122,10 +135,22 @@ impl Layer {
         let both = match (self.clone(), next) {
             (Self::Convolution(layer), Self::FakeQuantize(next)) => layer.quantized(next.grid)?,
             (Self::Convolution(layer), Self::MaxPool(_)) => layer.pooled()?,
+            (Self::FakeQuantize(layer), Self::Convolution(next)) if next.rounds_to(layer.grid) => next.clone(),
             _ => return None,
         };
         Some(Self::Convolution(both))
     }
+}
+
+/// How what a layer gives lies in the buffer to the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// `[batch, channels, height, width]`, as in the graph.
+    Planes,
+    /// Panels of 16 channels, between convolutions in single precision.
+    Panels,
+    /// The steps of the grid, between convolutions in integers.
+    Bytes,
 }
 
 /// Layers, one after another, and the buffers between them.
@@ -191,25 +216,28 @@ impl Chain {
         output: &mut [f32],
         mut done: impl FnMut(usize),
     ) -> TractResult<()> {
-        let Some((last, before)) = self.layers.split_last() else { bail!("a chain without layers") };
+        let Some(last) = self.layers.last() else { bail!("a chain without layers") };
+        let between = || self.layers.iter().zip(&self.layers[1..]);
         let mut lengths = [0; 2];
-        for (index, layer) in before.iter().enumerate() {
+        for (index, (layer, next)) in between().enumerate() {
             let length = &mut lengths[index % 2];
-            *length = (*length).max(batch * layer.output_len());
+            *length = (*length).max(layer.handed_to(next, batch).0);
         }
         let mut arena = self.idle().pop().unwrap_or_default();
         arena.fit(lengths);
         let [mut to, mut from] = arena.0.each_mut();
-        let mut length = input.len();
-        for (index, layer) in before.iter().enumerate() {
-            let input = if index == 0 { input } else { &from[..length] };
-            length = batch * layer.output_len();
-            layer.run(batch, input, &mut to[..length])?;
+        let mut taken = (input.len(), Form::Planes);
+        for (index, (layer, next)) in between().enumerate() {
+            let input = if index == 0 { input } else { &from[..taken.0] };
+            let (length, form) = layer.handed_to(next, batch);
+            layer.run(batch, (input, taken.1), (&mut to[..length], form))?;
+            taken = (length, form);
             mem::swap(&mut to, &mut from);
             done(index);
         }
-        last.run(batch, if before.is_empty() { input } else { &from[..length] }, output)?;
-        done(before.len());
+        let input = if self.layers.len() == 1 { input } else { &from[..taken.0] };
+        last.run(batch, (input, taken.1), (output, Form::Planes))?;
+        done(self.layers.len() - 1);
         self.idle().push(arena);
         Ok(())
     }
@@ -391,6 +419,17 @@ fn ending_at(model: &TypedModel, outlet: OutletId) -> Option<(&TypedNode, &Chain
     let chain = node.op_as::<Chain>()?;
     let alone = node.outputs[0].successors.len() == 1 && !model.outputs.contains(&outlet);
     alone.then_some((node, chain))
+}
+
+/// The grid on which the numbers behind an outlet lie, where a chain that ends there says so.
+pub(super) fn grid_before(model: &TypedModel, outlet: OutletId) -> Option<Grid> {
+    let (_, chain) = ending_at(model, outlet)?;
+    chain.layers.iter().rev().find_map(|layer| match layer {
+        Layer::MaxPool(_) => None,
+        Layer::Convolution(layer) => Some(layer.grid()),
+        Layer::FakeQuantize(layer) => Some(Some(layer.grid)),
+        _ => Some(None),
+    })?
 }
 
 /// A constant that is added to, multiplied with or compared with what a chain gives.
