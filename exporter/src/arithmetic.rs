@@ -2,7 +2,7 @@ use std::{fmt, fs, path::Path};
 
 use candle_onnx::onnx::{ModelProto, NodeProto, tensor_proto::DataType};
 use prost::Message;
-use runtime::{EngineChoice, EngineReport, Model};
+use runtime::{EngineChoice, LayerTime, Model};
 use serde::Serialize;
 
 use crate::ExportError;
@@ -87,18 +87,19 @@ impl Arithmetic {
         arithmetic
     }
 
-    /// Our own kernels multiply in single precision, whatever weights are stored in; what tract's own operators do, it
-    /// does not say.
-    pub(crate) fn of_tract(report: &EngineReport, layers: &[u64]) -> Self {
-        let ours = report.nodes.iter().filter(|count| {
-            let multiplies = count.operator == "Dense" || count.operator.starts_with("Convolution3x3");
-            count.provider == "demitasse kernels" && multiplies
-        });
-        if ours.map(|count| count.nodes).sum::<usize>() == layers.len() {
-            Self { fp32: layers.iter().sum(), ..Self::default() }
-        } else {
-            Self::unknown(layers)
+    /// From the layers that our own kernels compute, in their order. They widen weights to single precision, except in
+    /// convolutions of bytes; what tract's own operators do, it does not say.
+    pub(crate) fn of_tract(times: &[LayerTime], layers: &[u64]) -> Self {
+        let multiplying: Vec<_> = times.iter().filter(|layer| layer.operations > 0).collect();
+        if multiplying.len() != layers.len() {
+            return Self::unknown(layers);
         }
+        let mut arithmetic = Self::default();
+        for (layer, count) in multiplying.into_iter().zip(layers) {
+            let in_integers = layer.operator.starts_with("Integer");
+            *if in_integers { &mut arithmetic.int8 } else { &mut arithmetic.fp32 } += count;
+        }
+        arithmetic
     }
 
     fn unknown(layers: &[u64]) -> Self {
@@ -148,6 +149,25 @@ mod tests {
         let found = Arithmetic::of_graph(&model, &[900, 90, 10]);
         assert_eq!(found, Arithmetic { int8: 900, fp16: 10, fp32: 90, unknown: 0 });
         assert_eq!(found.to_string(), "90.0 % int8, 1.0 % fp16, 9.0 % fp32");
+    }
+
+    #[test]
+    fn convolutions_of_bytes_count_as_integers_in_tract() {
+        let layer = |operator: &str, operations| LayerTime {
+            operator: operator.into(),
+            sizes: String::new(),
+            ms: 1.0,
+            operations,
+        };
+        let times = [
+            layer("FakeQuantize", 0),
+            layer("Convolution3x3", 2),
+            layer("IntegerConvolution3x3+MaxPool2x2", 2),
+            layer("Dense", 2),
+        ];
+        let found = Arithmetic::of_tract(&times, &[900, 90, 10]);
+        assert_eq!(found, Arithmetic { int8: 90, fp32: 910, ..Arithmetic::default() });
+        assert_eq!(Arithmetic::of_tract(&[], &[900]).unknown, 900, "a graph that is not ours alone");
     }
 
     #[test]

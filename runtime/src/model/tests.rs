@@ -222,7 +222,11 @@ fn auto_takes_onnx_runtime_where_it_is_and_says_so() {
 #[test]
 fn rounding_to_the_integer_grid_is_one_operator_or_part_of_a_convolution() {
     let report = model(QDQ, EngineChoice::Tract).report().clone();
-    let count = |name: &str| report.nodes.iter().find(|count| count.operator == name).map_or(0, |count| count.nodes);
+    // Where the processor multiplies bytes faster, convolutions are of bytes.
+    let is = |operator: &str, name: &str| operator.strip_prefix("Integer").unwrap_or(operator) == name;
+    let count = |name: &str| -> usize {
+        report.nodes.iter().filter(|count| is(&count.operator, name)).map(|count| count.nodes).sum()
+    };
     // Of the five, those of the input and of the mean are left.
     assert_eq!(count("FakeQuantize"), 2, "{report}");
     assert_eq!((count("Convolution3x3"), count("Convolution3x3+MaxPool2x2")), (1, 1), "{report}");

@@ -42,8 +42,12 @@ impl Layer {
     pub fn name(&self) -> &'static str {
         match self {
             Self::AveragePool(_) => "AveragePool",
-            Self::Convolution(layer) if layer.pooled => "Convolution3x3+MaxPool2x2",
-            Self::Convolution(_) => "Convolution3x3",
+            Self::Convolution(layer) => match (layer.is_integer(), layer.pooled) {
+                (false, false) => "Convolution3x3",
+                (false, true) => "Convolution3x3+MaxPool2x2",
+                (true, false) => "IntegerConvolution3x3",
+                (true, true) => "IntegerConvolution3x3+MaxPool2x2",
+            },
             Self::Dense(_) => "Dense",
             Self::FakeQuantize(_) => "FakeQuantize",
             Self::MaxPool(_) => "MaxPool2x2",
@@ -56,8 +60,7 @@ impl Layer {
             Self::AveragePool(layer) => format!("{} planes of {}", layer.channels, layer.plane),
             Self::Convolution(layer) => {
                 let Shape { in_channels, out_channels, height, width, .. } = layer.shape;
-                let numbers = if layer.is_integer() { ", int8" } else { "" };
-                format!("{in_channels} to {out_channels} at {height}×{width}{numbers}")
+                format!("{in_channels} to {out_channels} at {height}×{width}")
             }
             Self::Dense(layer) => format!("{} to {}", layer.inputs, layer.outputs),
             Self::FakeQuantize(layer) => format!("{} values", layer.length),
