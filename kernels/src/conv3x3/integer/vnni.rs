@@ -98,9 +98,12 @@ unsafe fn rows(pass: Pass, part: &Part, target: Target, scratch: *mut u8) {
             macro_rules! dispatch {
                 ($pixels:ident, $($count:literal)*) => {
                     match ($pixels.len(), panels) {
-                        // SAFETY: passed on to the caller.
-                        $(($count, 1) => unsafe { block::<$count, 1>(pass, picture, (y, $pixels.start), first, row) },
-                        ($count, _) => unsafe { block::<$count, 2>(pass, picture, (y, $pixels.start), first, row) },)*
+                        $(
+                            // SAFETY: passed on to the caller.
+                            ($count, 1) => unsafe { block::<$count, 1>(pass, picture, (y, $pixels.start), first, row) },
+                            // SAFETY: passed on to the caller.
+                            ($count, _) => unsafe { block::<$count, 2>(pass, picture, (y, $pixels.start), first, row) },
+                        )*
                         (count, _) => unreachable!("a block of {count} pixels"),
                     }
                 };
