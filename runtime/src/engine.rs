@@ -5,7 +5,7 @@ pub(crate) mod onnxruntime;
 #[cfg(feature = "tract")]
 pub(crate) mod tract;
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use rayon::ThreadPool;
 use serde::{Deserialize, Serialize};
@@ -47,7 +47,8 @@ pub(crate) struct EngineOptions {
     /// Calls that are computed at the same time, each by as many threads.
     pub concurrency: usize,
     /// Where the optimised graph goes, of engines that can write it.
-    pub optimized_graph: Option<PathBuf>,
+    #[cfg(feature = "ort")]
+    pub optimized_graph: Option<std::path::PathBuf>,
 }
 
 /// How long a layer takes.

@@ -1,9 +1,4 @@
-use std::{
-    num::NonZeroUsize,
-    path::{Path, PathBuf},
-    sync::Arc,
-    thread::available_parallelism,
-};
+use std::{num::NonZeroUsize, path::Path, sync::Arc, thread::available_parallelism};
 
 use models::{CardError, ModelCard, Picture, Preprocess, Preset, Provenance, TemperatureScaling};
 use rayon::{ThreadPool, prelude::*};
@@ -54,7 +49,8 @@ pub struct ModelBuilder {
     preset: Option<Preset>,
     image_size: Option<[usize; 2]>,
     memory_map: bool,
-    optimized_graph: Option<PathBuf>,
+    #[cfg(feature = "ort")]
+    optimized_graph: Option<std::path::PathBuf>,
 }
 
 impl ModelBuilder {
@@ -106,7 +102,8 @@ impl ModelBuilder {
     /// Writes the graph that ONNX Runtime computes, after all of its fusions, as an ONNX file to that path, with its
     /// weights in a file beside it. It is to look at: it holds for this processor and version only. Other engines have
     /// no such file, and write none; [`EngineReport::nodes`] says what they compute.
-    pub fn optimized_graph(mut self, path: impl Into<PathBuf>) -> Self {
+    #[cfg(feature = "ort")]
+    pub fn optimized_graph(mut self, path: impl Into<std::path::PathBuf>) -> Self {
         self.optimized_graph = Some(path.into());
         self
     }
@@ -165,6 +162,7 @@ impl ModelBuilder {
             threads,
             pool: Arc::clone(&pool),
             concurrency,
+            #[cfg(feature = "ort")]
             optimized_graph: self.optimized_graph,
         };
         let (worker, report) = Worker::start(self.engine, file, options)?;

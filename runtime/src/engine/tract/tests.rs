@@ -21,7 +21,15 @@ fn file(bytes: &[u8]) -> OnnxFile {
 fn options(file: &OnnxFile, threads: usize) -> EngineOptions {
     let signature = Signature::of(file, &file.model().expect("a sound skeleton")).expect("a classifier");
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
-    EngineOptions { signature, size: [12, 12], threads, pool: Arc::new(pool), concurrency: 1, optimized_graph: None }
+    EngineOptions {
+        signature,
+        size: [12, 12],
+        threads,
+        pool: Arc::new(pool),
+        concurrency: 1,
+        #[cfg(feature = "ort")]
+        optimized_graph: None,
+    }
 }
 
 /// What tract's own operators compute.
