@@ -120,6 +120,11 @@ impl GraphBuilder {
         let values = Values::f32(values).map_err(|source| ExportError::Tensor { name: name.clone(), source })?;
         Ok(self.constant(name, dims, values))
     }
+
+    /// Adds the bias of a layer in f32.
+    pub(crate) fn bias(&mut self, layer: &str, values: Vec<f32>) -> Result<String, ExportError> {
+        self.f32_constant(format!("{layer}.bias"), vec![values.len()], values)
+    }
 }
 
 /// An attribute that is one whole number.
@@ -149,7 +154,7 @@ impl Precision for Float {
     ) -> Result<(String, String), ExportError> {
         let dims = affine.weight.dims().to_vec();
         let weight = graph.constant(format!("{layer}.weight"), dims, Values::F32(affine.weight));
-        let bias = graph.f32_constant(format!("{layer}.bias"), vec![affine.bias.len()], affine.bias)?;
+        let bias = graph.bias(layer, affine.bias)?;
         Ok((weight, bias))
     }
 }

@@ -66,22 +66,22 @@ fn lock() -> std::sync::MutexGuard<'static, Vec<Buffer>> {
 }
 
 /// A pointer that tasks share. Whoever writes through it argues that no two tasks touch the same
-/// float.
+/// number.
 #[derive(Clone, Copy)]
-pub(crate) struct Shared(*mut f32);
+pub(crate) struct Shared<T = f32>(*mut T);
 
 // SAFETY: sending or sharing the address is harmless; every use is `unsafe` with its own argument.
-unsafe impl Send for Shared {}
+unsafe impl<T> Send for Shared<T> {}
 // SAFETY: as for `Send`.
-unsafe impl Sync for Shared {}
+unsafe impl<T> Sync for Shared<T> {}
 
-impl Shared {
-    pub fn new(floats: &mut [f32]) -> Self {
-        Self(floats.as_mut_ptr())
+impl<T> Shared<T> {
+    pub fn new(numbers: &mut [T]) -> Self {
+        Self(numbers.as_mut_ptr())
     }
 
-    /// The address of a float, which may lie anywhere: reaching it is what needs an argument.
-    pub fn at(self, offset: usize) -> *mut f32 {
+    /// The address of a number, which may lie anywhere: reaching it is what needs an argument.
+    pub fn at(self, offset: usize) -> *mut T {
         self.0.wrapping_add(offset)
     }
 }

@@ -49,7 +49,7 @@ impl Precision for Dynamic {
         let zero = graph.constant(format!("{layer}.weight_zero_point"), vec![], zero);
         let scales_dims = if rows.scales.len() == 1 { vec![] } else { vec![outputs] };
         let scales = graph.f32_constant(format!("{layer}.weight_scale"), scales_dims, rows.scales)?;
-        let bias = graph.f32_constant(format!("{layer}.bias"), vec![outputs], affine.bias)?;
+        let bias = graph.bias(layer, affine.bias)?;
 
         let (quantized, scale, zero_point) = (part("quantized"), part("scale"), part("zero_point"));
         let quantize = part("quantize");

@@ -33,7 +33,7 @@ impl Precision for Fp16 {
         let stored = graph.constant(format!("{name}_fp16"), dims, Values::F16(halves));
         let to = integer("to", DataType::Float as i64);
         graph.node("Cast", &name, &[&stored], &name, vec![to]);
-        let bias = graph.f32_constant(format!("{layer}.bias"), vec![affine.bias.len()], affine.bias)?;
+        let bias = graph.bias(layer, affine.bias)?;
         Ok((name, bias))
     }
 }

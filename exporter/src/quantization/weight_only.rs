@@ -33,7 +33,7 @@ impl Precision for WeightOnly {
         let rows = quantize_rows(layer, &affine.weight, self.format)?;
         let integers = Values::weights(rows.values, self.format.types);
         let weight = dequantize(graph, &format!("{layer}.weight"), dims, integers, rows.scales)?;
-        let bias = graph.f32_constant(format!("{layer}.bias"), vec![affine.bias.len()], affine.bias)?;
+        let bias = graph.bias(layer, affine.bias)?;
         Ok((weight, bias))
     }
 }

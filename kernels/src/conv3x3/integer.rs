@@ -13,8 +13,9 @@ use rayon::prelude::*;
 
 use super::{Epilogue, Layout, Shape, TAPS};
 use crate::fake_quantize::Grid;
+use crate::scratch::{self, Shared};
 use crate::simd::PANEL;
-use crate::{Activation, pool2x2, scratch};
+use crate::{Activation, pool2x2};
 
 #[cfg(target_arch = "x86_64")]
 mod vnni;
@@ -244,12 +245,12 @@ fn sums(
             let (height, width) = (height / scale, width / scale);
             assert_eq!(bytes.len(), bytes_len(batch, out_channels, height, width), "length of the output of {shape:?}");
             pad(bytes, (height, width), out_channels, zero(grid));
-            pass.run(Target::Bytes { start: Shared(bytes.as_mut_ptr()), pool: epilogue.pool, lowest: grid.lowest });
+            pass.run(Target::Bytes { start: Shared::new(bytes), pool: epilogue.pool, lowest: grid.lowest });
         }
         Output::Planes(planes) => {
             epilogue.check(shape, planes);
             scratch::with(Layout::Panels.len(batch, out_channels, height * width), |panels| {
-                pass.run(Target::Panels { start: Shared(panels.as_mut_ptr()) });
+                pass.run(Target::Panels { start: Shared::new(panels) });
                 let round = |value: f32| epilogue.grid.map_or(value, |grid| value.round_ties_even() * grid.scale);
                 if !epilogue.pool {
                     return unpack(shape, panels, round, planes);
@@ -297,19 +298,10 @@ fn unpack(shape: Shape, panels: &[f32], change: impl Fn(f32) -> f32 + Sync, plan
 #[derive(Clone, Copy)]
 enum Target {
     /// `[batch, out panels, height, width, 16]`, before it is rounded.
-    Panels { start: Shared<f32> },
+    Panels { start: Shared },
     /// Padded bytes.
     Bytes { start: Shared<u8>, pool: bool, lowest: f32 },
 }
-
-/// A pointer that tasks share, each writing other rows or channels.
-#[derive(Clone, Copy)]
-struct Shared<T>(*mut T);
-
-// SAFETY: sending or sharing the address is harmless; every use is `unsafe` with its own argument.
-unsafe impl<T> Send for Shared<T> {}
-// SAFETY: as for `Send`.
-unsafe impl<T> Sync for Shared<T> {}
 
 impl Pass<'_> {
     /// Cuts the work into rows of pictures, and where that gives few tasks, into channels too.

@@ -1,4 +1,4 @@
-mod files;
+pub(super) mod files;
 mod freezing;
 mod pytorch;
 

@@ -79,12 +79,12 @@ unsafe fn rows(pass: Pass, part: &Part, target: Target, scratch: *mut u8) {
             let row = match target {
                 Target::Panels { start } => {
                     let row = ((picture * out_panels + first) * height + y) * width * PANEL;
-                    Row::Panels(start.0.wrapping_add(row), height * width * PANEL)
+                    Row::Panels(start.at(row), height * width * PANEL)
                 }
                 Target::Bytes { start, pool: false, lowest } => {
                     let quad = (width + 2) * QUAD;
                     let row = ((picture * (height + 2) + y + 1) * out_panels + first) * QUADS * quad + QUAD;
-                    Row::Bytes(Bytes { start: start.0.wrapping_add(row), quad, lowest: lowest as i32 })
+                    Row::Bytes(Bytes { start: start.at(row), quad, lowest: lowest as i32 })
                 }
                 Target::Bytes { pool: true, lowest, .. } => {
                     let quad = pitch(width) * QUAD;
@@ -117,7 +117,7 @@ unsafe fn rows(pass: Pass, part: &Part, target: Target, scratch: *mut u8) {
                 let quad = (width / 2 + 2) * QUAD;
                 let row = ((picture * (height / 2 + 2) + y / 2 + 1) * out_panels + first) * QUADS * quad + QUAD;
                 // SAFETY: both rows have been written to the scratch memory, and the pooled one is this task's.
-                unsafe { pool(width, panels * QUADS, scratch, (start.0.wrapping_add(row), quad)) };
+                unsafe { pool(width, panels * QUADS, scratch, (start.at(row), quad)) };
             }
         }
     }

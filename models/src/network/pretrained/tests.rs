@@ -6,7 +6,7 @@ use std::{fs, path::PathBuf};
 use candle_core::Tensor;
 
 use super::*;
-use crate::{Family, Mode};
+use crate::{Family, Mode, network::tests::files::with_header};
 
 /// f32 here, double precision in PyTorch; relative to the largest logit.
 const CLOSE: f64 = 2e-5;
@@ -149,16 +149,6 @@ fn another_variant_or_width_is_an_error_that_says_what_to_choose() {
     }
 }
 
-/// A safetensors file whose header was changed.
-fn with_header(change: impl Fn(&mut serde_json::Map<String, serde_json::Value>)) -> Vec<u8> {
-    let bytes = fs::read(fixture("vgg16.safetensors")).expect("a fixture");
-    let length = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes")) as usize;
-    let mut header = serde_json::from_slice(&bytes[8..8 + length]).expect("a header");
-    change(&mut header);
-    let header = serde_json::to_vec(&header).expect("JSON");
-    [&(header.len() as u64).to_le_bytes(), header.as_slice(), &bytes[8 + length..]].concat()
-}
-
 #[test]
 fn what_is_missing_or_of_another_type_is_named() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -167,18 +157,19 @@ fn what_is_missing_or_of_another_type_is_named() {
         fs::write(&path, bytes).expect("a file");
         message(load(&path, &architecture("vgg16")).expect_err("not whole"))
     };
-    let renamed = with_header(|header| {
+    let bytes = fs::read(fixture("vgg16.safetensors")).expect("a fixture");
+    let renamed = with_header(&bytes, |header| {
         let entry = header.remove("features.2.bias").expect("a bias");
         header.insert("features.2.shift".to_owned(), entry);
     });
     let text = refused(&renamed);
     assert!(text.contains("no tensor 'features.2.bias'") && text.contains(path.to_str().expect("ASCII")), "{text}");
-    let halves = with_header(|header| {
+    let halves = with_header(&bytes, |header| {
         header["features.0.bias"]["dtype"] = "I32".into();
     });
     let text = refused(&halves);
     assert!(text.contains("'features.0.bias' holds I32, expected F32"), "{text}");
-    let other = with_header(|header| {
+    let other = with_header(&bytes, |header| {
         *header = header.iter().map(|(key, value)| (format!("net.{key}"), value.clone())).collect()
     });
     let text = refused(&other);

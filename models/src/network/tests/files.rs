@@ -46,8 +46,11 @@ fn saved(folder: &Folder, architecture: &Architecture) -> (Network, Vec<u8>) {
     (network, bytes)
 }
 
-/// The same file with another header.
-fn with_header(bytes: &[u8], change: impl Fn(&mut serde_json::Map<String, serde_json::Value>)) -> Vec<u8> {
+/// The same safetensors file with another header.
+pub(in crate::network) fn with_header(
+    bytes: &[u8],
+    change: impl Fn(&mut serde_json::Map<String, serde_json::Value>),
+) -> Vec<u8> {
     let length = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes")) as usize;
     let mut header = serde_json::from_slice(&bytes[8..8 + length]).expect("a header");
     change(&mut header);
