@@ -94,4 +94,4 @@ pub use preview::{PreviewError, preview, preview_variations};
 pub use report::{BestWeights, Report, Status};
 pub use schedule::{Schedule, ScheduleKind};
 pub use subject::Measuring;
-pub use values::{ByteSize, DeviceChoice, Freeze, ImageSize, ParseValueError, WeightsSource};
+pub use values::{BlockWidths, ByteSize, DeviceChoice, Freeze, ImageSize, ParseValueError, WeightsSource};

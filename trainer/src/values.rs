@@ -49,6 +49,13 @@ pub enum Freeze {
     Backbone,
 }
 
+/// The output channels of each convolution, block by block: `16,16/32,32/64,64,64`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockWidths(
+    /// At least one block, of at least one convolution, of at least one channel.
+    pub Vec<Vec<usize>>,
+);
+
 /// A text that is not the value that it should be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("'{found}' is not {expected}")]
@@ -183,6 +190,27 @@ impl fmt::Display for Freeze {
     }
 }
 
+impl FromStr for BlockWidths {
+    type Err = ParseValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let width = |text: &str| text.trim().parse().ok().filter(|&width: &usize| width > 0);
+        let block = |text: &str| text.split(',').map(width).collect::<Option<Vec<_>>>();
+        text.split('/').map(block).collect::<Option<_>>().map(Self).ok_or_else(|| ParseValueError {
+            found: text.to_owned(),
+            expected: "a list of widths; expected the channels of each convolution with / between blocks, such as \
+                       16,16/32,32",
+        })
+    }
+}
+
+impl fmt::Display for BlockWidths {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let block = |widths: &Vec<usize>| widths.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+        formatter.write_str(&self.0.iter().map(block).collect::<Vec<_>>().join("/"))
+    }
+}
+
 /// Files may write a number where a text with one number would do: `image_size = 64`.
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "expected a number or a text")]
@@ -246,6 +274,18 @@ impl<'de> Deserialize<'de> for Freeze {
     }
 }
 
+impl Serialize for BlockWidths {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for BlockWidths {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserialize(deserializer)
+    }
+}
+
 impl Serialize for ByteSize {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -285,6 +325,9 @@ mod tests {
         assert_eq!("backbone".parse(), Ok(Freeze::Backbone));
         assert_eq!("imagenet".parse(), Ok(WeightsSource::Imagenet));
         assert_eq!("./imagenet".parse(), Ok(WeightsSource::File("./imagenet".into())));
+        assert_eq!("8, 8/16".parse(), Ok(BlockWidths(vec![vec![8, 8], vec![16]])));
+        assert_eq!("7".parse::<BlockWidths>().map(|widths| widths.to_string()), Ok("7".to_owned()));
+        assert_eq!("8,8/16".parse::<BlockWidths>().map(|widths| widths.to_string()), Ok("8,8/16".to_owned()));
         for text in ["1GiB", "512MiB", "3KiB", "1001B", "0B"] {
             assert_eq!(text.parse::<ByteSize>().expect(text).to_string(), text);
         }
@@ -305,6 +348,10 @@ mod tests {
         for text in ["", "-1", "head", "1.5"] {
             let message = text.parse::<Freeze>().expect_err(text).to_string();
             assert!(message.starts_with(&format!("'{text}' is not a part of the network")), "{message}");
+        }
+        for text in ["", "8,", "/8", "8,0", "8;8", "-4"] {
+            let message = text.parse::<BlockWidths>().expect_err(text).to_string();
+            assert!(message.starts_with(&format!("'{text}' is not a list of widths")), "{message}");
         }
         for text in ["gpu", "cuda:", "cuda:x", "CPU"] {
             assert!(text.parse::<DeviceChoice>().is_err(), "{text}");
