@@ -1,5 +1,7 @@
 //! What the command line takes. Doc comments are the help text.
 
+mod slim;
+
 use std::path::PathBuf;
 
 use clap::{
@@ -8,6 +10,7 @@ use clap::{
 };
 use models::{Family, Precision, Preset};
 use serde::{Serialize, de::DeserializeOwned};
+pub(crate) use slim::SlimArgs;
 use trainer::{
     Augmentation, BlockWidths, ByteSize, ClassWeights, DeviceChoice, Freeze, HeadKind, ImageSize, MOST_FOLDS,
     MOST_THREADS, ScheduleKind, WeightsSource,
@@ -30,6 +33,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Fit(Box<FitArgs>),
     Check(CheckArgs),
+    Slim(Box<SlimArgs>),
     FindRate(Box<FindRateArgs>),
     Evaluate(EvaluateArgs),
     Compare(CompareArgs),

@@ -16,7 +16,7 @@ mod trained;
 
 use std::path::PathBuf;
 
-use models::{NetworkError, PretrainedError, RunFolderError, draw::DrawError};
+use models::{NetworkError, PretrainedError, RunFolder, RunFolderError, Split, draw::DrawError};
 
 pub use cross_validation::{CrossValidation, Estimate, Fold, MOST_FOLDS, cross_validate, resume_cross_validation};
 pub use range_test::{RangePoint, RangeTest, RangeTestRequest, range_test};
@@ -28,7 +28,9 @@ use crate::{
     ClassWeightsError, ConfigError, DataError, DeviceError, Difference, EvaluationError, HubError, Interrupt, Observer,
     Report,
 };
-use session::{Given, Session};
+pub(crate) use session::Given;
+use session::Session;
+pub(crate) use teacher::Taught;
 
 /// Fits a network to the pictures, and writes the run folder.
 ///
@@ -42,6 +44,21 @@ pub fn fit(request: &FitRequest, observer: &mut dyn Observer, interrupt: &Interr
     let session = match request.resume {
         true => Session::resume(request, Given::default(), observer)?,
         false => Session::start(request, observer, interrupt)?,
+    };
+    session.run(observer, interrupt)
+}
+
+/// The same with a split, and with what is given; goes on where the run folder has a checkpoint.
+pub(crate) fn fit_given(
+    request: &FitRequest,
+    split: Split,
+    given: Given,
+    observer: &mut dyn Observer,
+    interrupt: &Interrupt,
+) -> Result<Report, FitError> {
+    let session = match request.run.join(RunFolder::LAST).exists() {
+        true => Session::resume(request, given, observer)?,
+        false => Session::start_on(request, split, given, observer)?,
     };
     session.run(observer, interrupt)
 }

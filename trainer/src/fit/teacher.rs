@@ -43,7 +43,7 @@ fn check(teacher: &Path, theirs: &Split, own: &Split) -> Result<(), FitError> {
 }
 
 /// Tells an observer how far the teacher is.
-struct Taught<'o>(&'o mut dyn Observer);
+pub(crate) struct Taught<'o>(pub(crate) &'o mut dyn Observer);
 
 impl Observer for Taught<'_> {
     fn validated(&mut self, done: usize, total: usize) {
