@@ -11,11 +11,13 @@ mod measure;
 mod outline;
 mod pick;
 mod report;
+#[cfg(test)]
+pub(crate) mod samples;
 mod search;
 mod settings;
 mod teacher;
 #[cfg(test)]
-pub(crate) use report::tests;
+mod tests;
 
 use std::path::{Path, PathBuf};
 

@@ -103,7 +103,7 @@ mod tests {
         Status,
         slim::{
             PickedReport,
-            tests::{student, teacher},
+            samples::{student, teacher},
         },
     };
 

@@ -141,7 +141,7 @@ mod tests {
 
     /// The later a channel, the more it matters.
     fn rising(network: &Architecture) -> Vec<Vec<f64>> {
-        network.blocks.iter().flatten().map(|&width| (0..width).map(|channel| channel as f64).collect()).collect()
+        network.blocks.iter().flatten().map(|&width| (1..=width).map(|channel| channel as f64).collect()).collect()
     }
 
     fn network() -> Architecture {
