@@ -53,8 +53,6 @@ pub struct SlimRequest {
     pub budget: SlimBudget,
     /// The number of the student to pick, whatever the budget.
     pub pick: Option<usize>,
-    /// Whether the teacher and the student that is picked are measured on distorted pictures too.
-    pub robustness: bool,
     /// With what networks are fitted and measured.
     pub measuring: Measuring,
 }

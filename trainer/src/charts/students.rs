@@ -120,7 +120,6 @@ mod tests {
                 file: "slim/model.onnx".into(),
                 bytes: 1,
                 sha256: models::Sha256::of(b""),
-                robustness: None,
             }),
             seconds: 1.0,
         }

@@ -70,6 +70,16 @@ struct BudgetArgs {
     /// Most operations for a picture, two for each multiply-accumulate, such as 50M.
     #[arg(long, value_name = "NUMBER")]
     max_flops: Option<Operations>,
+
+    /// By how much its mean accuracy on distorted pictures (brightness, contrast, white balance, blur, noise, JPEG, scale,
+    /// rotation, each in four strengths) may be below the teacher's.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.02, value_parser = share)]
+    max_robustness_drop: f64,
+
+    /// Do not look at distorted pictures, which takes 32 times as long as the validation side itself for the teacher and for
+    /// each student that may be picked.
+    #[arg(long, conflicts_with = "max_robustness_drop")]
+    no_robustness: bool,
 }
 
 /// How students are made and fitted.
@@ -124,11 +134,6 @@ struct SearchArgs {
     /// Share of the teacher's answers in the objective; the labels have the rest.
     #[arg(long, value_name = "SHARE", default_value_t = SlimSettings::default().teacher_weight)]
     teacher_weight: f64,
-
-    /// Leave out the accuracy on distorted pictures of the teacher and the student that is picked, which takes 32 times as
-    /// long as that on plain ones.
-    #[arg(long)]
-    no_robustness: bool,
 }
 
 /// How a student's numbers are stored.
@@ -162,12 +167,8 @@ impl SlimArgs {
 
     /// What must hold.
     pub(crate) fn budget(&self) -> SlimBudget {
-        let BudgetArgs { max_drop, max_size, max_latency, max_flops } = self.budget;
-        SlimBudget { max_drop, max_size, max_latency, max_flops }
-    }
-
-    /// Whether distorted pictures are looked at.
-    pub(crate) fn robustness(&self) -> bool {
-        !self.search.no_robustness
+        let BudgetArgs { max_drop, max_size, max_latency, max_flops, max_robustness_drop, no_robustness } = self.budget;
+        let max_robustness_drop = (!no_robustness).then_some(max_robustness_drop);
+        SlimBudget { max_drop, max_size, max_latency, max_flops, max_robustness_drop }
     }
 }

@@ -22,7 +22,6 @@ pub(crate) fn slim(args: SlimArgs) -> anyhow::Result<ExitStatus> {
     let request = SlimRequest {
         settings: args.settings(),
         budget: args.budget(),
-        robustness: args.robustness(),
         resume: args.resume || args.pick.is_some(),
         pick: args.pick,
         teacher: args.teacher,
@@ -92,17 +91,18 @@ fn row(slimming: &Slimming, student: &StudentReport) -> Vec<String> {
 
 fn describe_picked(slimming: &Slimming, picked: &PickedReport) -> String {
     let Slimming { teacher, students, .. } = slimming;
-    let PickedReport { student, file, bytes, robustness, .. } = picked;
+    let PickedReport { student, file, bytes, .. } = picked;
     let mut lines = vec![format!(
         "picked student {student}: {} ({} KB), {:.0} times smaller than the teacher",
         file.display(),
         kilobytes(*bytes),
         teacher.bytes as f64 / (*bytes).max(1) as f64
     )];
-    if let Some(student) = students.get(student - 1) {
-        lines[0] += &format!(" and {:.0} times faster", teacher.latency_ms / student.file.latency_ms.max(1e-6));
-    }
-    if let (Some(own), Some(theirs)) = (robustness, &teacher.robustness) {
+    let Some(student) = students.get(student - 1) else { return lines.concat() };
+    lines[0] += &format!(" and {:.0} times faster", teacher.latency_ms / student.file.latency_ms.max(1e-6));
+    if let (Some(own), Some(theirs)) = (&student.robustness, &teacher.robustness) {
+        let [own_mean, their_mean] = [own, theirs].map(|robustness| percent(robustness.mean_accuracy()));
+        lines.push(format!("distorted pictures: {own_mean} right in the mean, the teacher {their_mean}"));
         let mut rows = table(&["distorted pictures", "teacher", "student"], 0);
         for (own, theirs) in own.distortions.iter().zip(&theirs.distortions) {
             for (own_result, theirs) in own.strengths.iter().zip(&theirs.strengths) {

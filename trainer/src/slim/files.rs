@@ -4,7 +4,7 @@ use models::{RunFolder, RunFolderError, draw};
 use serde::Serialize;
 
 use super::{FileReport, SLIMMING, SlimBudget, SlimError, Slimming, StudentReport};
-use crate::charts;
+use crate::{charts, robustness::Robustness};
 
 /// The table of the students.
 pub(super) const TABLE: &str = "students.csv";
@@ -34,6 +34,7 @@ struct Row<'a> {
     p_value: f64,
     agreement: usize,
     loss: f64,
+    mean_accuracy_distorted: Option<f64>,
     seconds: f64,
     on_front: bool,
     keeps_budget: bool,
@@ -78,6 +79,7 @@ fn to_csv(slimming: &Slimming, budget: &SlimBudget) -> Result<Vec<u8>, csv::Erro
             p_value: file.p_value,
             agreement: file.agreement,
             loss: student.loss,
+            mean_accuracy_distorted: student.robustness.as_ref().map(Robustness::mean_accuracy),
             seconds: student.seconds,
             on_front: slimming.front.contains(number),
             keeps_budget: student.keeps(budget, &slimming.teacher),

@@ -77,6 +77,9 @@ pub struct StudentReport {
     pub loss: f64,
     /// What its file came to.
     pub file: FileReport,
+    /// The network's accuracy on distorted pictures, where it was measured: once it might be picked.
+    #[serde(default)]
+    pub robustness: Option<Robustness>,
     /// Seconds that it took.
     pub seconds: f64,
 }
@@ -117,12 +120,10 @@ pub struct PickedReport {
     pub bytes: u64,
     /// The digest of the file.
     pub sha256: Sha256,
-    /// Its accuracy on distorted pictures, where that was measured.
-    pub robustness: Option<Robustness>,
 }
 
 impl StudentReport {
-    /// Whether it keeps a budget, beside its teacher.
+    /// Whether it keeps all of a budget that is measured on its file, beside its teacher.
     pub fn keeps(&self, budget: &SlimBudget, teacher: &TeacherReport) -> bool {
         let allowed = (budget.max_drop * teacher.pictures as f64).floor() as usize;
         self.file.correct + allowed >= teacher.correct
@@ -150,10 +151,11 @@ pub(super) fn front(students: &[StudentReport]) -> Vec<usize> {
     front.into_iter().map(|student| student.number).collect()
 }
 
-/// The smallest file among those that keep a budget; of equal ones, the first.
-pub(super) fn choice(students: &[StudentReport], budget: &SlimBudget, teacher: &TeacherReport) -> Option<usize> {
-    let kept = students.iter().filter(|student| student.keeps(budget, teacher));
-    kept.min_by_key(|student| student.file.bytes).map(|student| student.number)
+/// The numbers of the students that keep a budget, the smallest file first.
+pub(super) fn eligible(students: &[StudentReport], budget: &SlimBudget, teacher: &TeacherReport) -> Vec<usize> {
+    let mut kept: Vec<_> = students.iter().filter(|student| student.keeps(budget, teacher)).collect();
+    kept.sort_by_key(|student| (student.file.bytes, student.number));
+    kept.into_iter().map(|student| student.number).collect()
 }
 
 #[cfg(test)]
@@ -174,15 +176,15 @@ mod tests {
     }
 
     #[test]
-    fn the_smallest_that_keeps_all_of_a_budget_is_chosen() {
+    fn those_that_keep_all_of_a_budget_are_eligible_the_smallest_first() {
         let students = [student(1, 900, 2.0, 99), student(2, 500, 1.0, 98), student(3, 100, 0.5, 96)];
-        let choose = |budget: SlimBudget| choice(&students, &budget, &teacher());
+        let choose = |budget: SlimBudget| eligible(&students, &budget, &teacher());
         let all = SlimBudget::default();
-        assert_eq!(choose(all), Some(2), "not one fewer");
-        assert_eq!(choose(SlimBudget { max_drop: 0.02, ..all }), Some(3));
-        assert_eq!(choose(SlimBudget { max_drop: 0.019, ..all }), Some(2));
-        assert_eq!(choose(SlimBudget { max_size: Some(ByteSize(499)), ..all }), None);
-        assert_eq!(choose(SlimBudget { max_latency: Some(Milliseconds(1.0)), ..all }), Some(2));
-        assert_eq!(choose(SlimBudget { max_flops: Some(Operations(999_999)), ..all }), None);
+        assert_eq!(choose(all), [2, 1], "not one fewer");
+        assert_eq!(choose(SlimBudget { max_drop: 0.02, ..all }), [3, 2, 1]);
+        assert_eq!(choose(SlimBudget { max_drop: 0.019, ..all }), [2, 1]);
+        assert!(choose(SlimBudget { max_size: Some(ByteSize(499)), ..all }).is_empty());
+        assert_eq!(choose(SlimBudget { max_latency: Some(Milliseconds(1.0)), ..all }), [2]);
+        assert!(choose(SlimBudget { max_flops: Some(Operations(999_999)), ..all }).is_empty());
     }
 }

@@ -28,6 +28,7 @@ pub(crate) fn student(number: usize, bytes: u64, latency_ms: f64, correct: usize
             p_value: 1.0,
             agreement: 99,
         },
+        robustness: None,
         seconds: 1.0,
     }
 }

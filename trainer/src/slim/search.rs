@@ -215,6 +215,7 @@ impl<'r> Search<'r> {
             flops: architecture.flops(),
             loss: validation.map_or(f64::INFINITY, |validation| validation.loss),
             file,
+            robustness: None,
             seconds: began.elapsed().as_secs_f64(),
         })
     }
@@ -307,11 +308,13 @@ fn conclusion(student: &StudentReport, teacher: &TeacherReport) -> String {
 fn check(request: &SlimRequest) -> Result<(), SlimError> {
     let SlimSettings { shrink, parameters, epochs, .. } = request.settings;
     let max_drop = request.budget.max_drop;
+    let robustness_drop = request.budget.max_robustness_drop.unwrap_or_default();
     let checks = [
         ("shrink", shrink, (0.1..1.0).contains(&shrink), "at least 0.1 and below 1"),
         ("parameters", parameters as f64, parameters > 0, "at least 1"),
         ("epochs", f64::from(epochs), epochs > 0, "at least 1"),
         ("max_drop", max_drop, (0.0..1.0).contains(&max_drop), "at least 0 and below 1"),
+        ("max_robustness_drop", robustness_drop, (0.0..1.0).contains(&robustness_drop), "at least 0 and below 1"),
     ];
     match checks.into_iter().find(|(_, _, holds, _)| !holds) {
         Some((key, found, _, expected)) => Err(SlimError::OutOfRange { key, found, expected }),

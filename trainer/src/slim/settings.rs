@@ -45,7 +45,7 @@ impl Default for SlimSettings {
             parameters: 1_000_000,
             shrink: 0.6,
             smallest: ByteSize(20_000),
-            epochs: 30,
+            epochs: 15,
             learning_rate: 2e-3,
             batch_size,
             augment: None,
@@ -66,6 +66,9 @@ pub struct SlimBudget {
     pub max_latency: Option<Milliseconds>,
     /// The most operations for a picture, two for each multiply-accumulate.
     pub max_flops: Option<Operations>,
+    /// By how much its mean accuracy on [distorted pictures](crate::robustness) may be below the teacher's; they are not
+    /// looked at where none.
+    pub max_robustness_drop: Option<f64>,
 }
 
 /// Inputs that are tried where none are named: these, where the teacher's is larger, and its own where it is no larger than

@@ -45,7 +45,6 @@ fn request(folder: &Path, teacher: &Path, name: &str) -> SlimRequest {
         },
         budget: SlimBudget { max_drop: 0.9, ..SlimBudget::default() },
         pick: None,
-        robustness: false,
         measuring: Measuring { device: DeviceChoice::Cpu, precision: None, threads: 1, batch_size: 8 },
     }
 }
@@ -82,7 +81,8 @@ fn figures(slimming: &Slimming) -> Vec<(String, u64, usize, usize)> {
 fn a_search_leaves_a_run_a_file_and_a_table_and_gives_the_same_again() {
     let folder = tempfile::tempdir().expect("a folder");
     let teacher = teacher(folder.path());
-    let wanted = SlimRequest { robustness: true, ..request(folder.path(), &teacher, "slim") };
+    let budget = SlimBudget { max_drop: 0.9, max_robustness_drop: Some(0.9), ..SlimBudget::default() };
+    let wanted = SlimRequest { budget, ..request(folder.path(), &teacher, "slim") };
     let found = search(&wanted);
     assert_eq!(found.status, Status::Finished);
     assert!(found.students.len() >= 3 && !found.front.is_empty(), "{found:?}");
@@ -104,7 +104,9 @@ fn a_search_leaves_a_run_a_file_and_a_table_and_gives_the_same_again() {
     let model = runtime::Model::open(&picked.file).expect("a model that serves");
     assert_eq!(model.card().provenance.slimming.as_ref().map(|slimming| slimming.teacher), Some(found.teacher.weights));
 
-    let again = search(&SlimRequest { robustness: true, ..request(folder.path(), &teacher, "again") });
+    assert!(student.robustness.as_ref().is_some_and(|robustness| robustness.mean_accuracy() > 0.0));
+
+    let again = search(&SlimRequest { budget, ..request(folder.path(), &teacher, "again") });
     assert_eq!(figures(&again), figures(&found));
     let [one, other] = ["slim", "again"].map(|name| fs::read(folder.path().join(name).join(MODEL)).expect("a file"));
     assert!(one == other, "a second search gives another file");
