@@ -60,6 +60,7 @@ pub fn export_with_progress(
         data: Some(data_sha256),
         epochs: card.provenance.epochs,
         initial_weights: card.provenance.initial_weights.clone(),
+        slimming: card.provenance.slimming.clone(),
         ..Provenance::default()
     };
     let card = ModelCard { metrics: Vec::new(), provenance, ..card };

@@ -223,10 +223,9 @@ mod tests {
             engine: "tract".into(),
             robustness: vec![crate::RobustnessRow {
                 distortion: "rotation".into(),
-                strength: "10°".into(),
-                teacher: 150,
-                slim: 151,
-                pictures: 158,
+                strengths: vec!["10°".into(), "30°".into()],
+                teacher: vec![150, 140],
+                slim: vec![151, 139],
             }],
         });
         assert_eq!(ModelCard::from_metadata(&slim.to_metadata()).expect("its own metadata"), slim);

@@ -63,9 +63,9 @@ pub use initial_weights::{InitialWeights, WeightsLayout};
 pub use interval::Interval;
 pub use mcnemar::mcnemar;
 #[cfg(feature = "candle")]
-pub use network::{Checkpoint, Mode, Network, NetworkError, PretrainedError, PretrainedFile};
+pub use network::{Checkpoint, KeptConvolution, Mode, Network, NetworkError, PretrainedError, PretrainedFile};
 #[cfg(feature = "candle")]
-pub use objective::{MixedLabels, Objective};
+pub use objective::{Distillation, MixedLabels, Objective};
 #[cfg(feature = "candle")]
 pub use ops::Precision;
 pub use picture::{DecodeError, Picture, PictureError};

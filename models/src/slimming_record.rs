@@ -41,17 +41,15 @@ impl SlimmingRecord {
     }
 }
 
-/// Right answers of teacher and slim network to pictures that were distorted alike.
+/// Right answers of teacher and slim network to pictures that were distorted alike, in several strengths.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RobustnessRow {
     /// What was done to the pictures: `rotation`.
     pub distortion: String,
-    /// By how much, with its unit: `10°`.
-    pub strength: String,
-    /// The teacher's right answers.
-    pub teacher: usize,
-    /// The slim network's right answers.
-    pub slim: usize,
-    /// How many pictures there were.
-    pub pictures: usize,
+    /// By how much, each with its unit: `10°`.
+    pub strengths: Vec<String>,
+    /// The teacher's right answers to each.
+    pub teacher: Vec<usize>,
+    /// The slim network's right answers to each.
+    pub slim: Vec<usize>,
 }

@@ -51,6 +51,7 @@ fn help() -> Result<()> {
         &["--help"],
         &["fit", "--help"],
         &["check", "--help"],
+        &["slim", "--help"],
         &["find-rate", "--help"],
         &["evaluate", "--help"],
         &["compare", "--help"],

@@ -11,3 +11,4 @@ mod parity;
 mod preprocessing;
 mod quantization;
 mod run_folder;
+mod slimming;
