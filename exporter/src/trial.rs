@@ -127,7 +127,9 @@ impl Workshop<'_> {
         card.provenance.quantization = scheme.map(|scheme| self.describe(scheme, plan, calibration));
         card.provenance.quantization_record =
             scheme.map(|scheme| self.record(scheme, plan, calibration, &verification));
-        card.provenance.slimming = self.slimming.and_then(|slimming| self.slimming_record(slimming, &verification));
+        if let Some(slimming) = self.slimming {
+            card.provenance.slimming = self.slimming_record(slimming, &verification);
+        }
         let bytes = draft.note(card.to_metadata())?;
         Ok(Trial {
             draft,

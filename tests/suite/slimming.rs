@@ -65,7 +65,8 @@ fn the_smallest_student_within_the_budget_serves_and_says_where_it_comes_from() 
 
     let mut inspect = program("runtime")?;
     let text = run(inspect.arg("inspect").arg(file))?.with_code(0)?.stdout;
-    for expected in ["slimmed", "most important channels", slimming["teacher"]["weights"].as_str().context("a digest")?] {
+    for expected in ["slimmed", "most important channels", slimming["teacher"]["weights"].as_str().context("a digest")?]
+    {
         ensure!(text.contains(expected), "no '{expected}' in\n{text}");
     }
     // The folder is a run like any other.

@@ -7,10 +7,11 @@ use crate::{
     ExportError, Progress,
     folded::Step,
     pictures::Inputs,
+    progress::advance,
     quantization::calibration::batch_size,
     slimming::{
         junction::with_widths,
-        observation::{Observation, failed, pass},
+        observation::{Observation, Observed, failed, pass},
         refit::{Refit, Refitted},
         report::{SlimmedLayer, SlimmingReport, SlimmingStep},
     },
@@ -112,8 +113,8 @@ impl<'a> Slimmer<'a> {
     pub(crate) fn slim(&self, ratio: f64, progress: &mut dyn Progress) -> Result<Slimmed, ExportError> {
         let tolerance = self.tolerance(ratio)?;
         let widths = self.observation.widths(tolerance);
-        let Self { steps, observation, fitted_on: inputs, batch, .. } = *self;
-        let refit = Refit { steps, observation: &self.observation, inputs, batch };
+        let Self { steps, observation, fitted_on: inputs, batch, .. } = self;
+        let refit = Refit { steps, observation, inputs, batch: *batch };
         let Refitted { steps, without, widths } = refit.run(&widths, progress)?;
         let architecture = with_widths(self.architecture, &widths);
         let [removed, refitted] = self.logit_errors([&without, &steps], progress)?;
@@ -134,8 +135,8 @@ impl<'a> Slimmer<'a> {
     }
 
     fn layers(&self, widths: &[usize]) -> Vec<SlimmedLayer> {
-        let layer = |(observed, &kept): (&_, &usize)| {
-            let crate::slimming::observation::Observed { junction, errors, dead, .. } = observed;
+        let layer = |(observed, &kept): (&Observed, &usize)| {
+            let Observed { junction, errors, dead, .. } = observed;
             SlimmedLayer {
                 layer: self.steps[junction.made_by].name.clone(),
                 channels: self.steps[junction.made_by].affine().map_or(0, |affine| affine.bias.len()),
@@ -169,7 +170,7 @@ impl<'a> Slimmer<'a> {
                 Ok(())
             };
             compare().map_err(failed)?;
-            crate::progress::advance(progress, pictures)?;
+            advance(progress, pictures)?;
         }
         Ok(wrong.map(|wrong| (own > 0.0).then(|| (wrong / own).sqrt())))
     }
