@@ -1,19 +1,26 @@
 use std::time::Instant;
 
 use candle_core::Device;
-use models::{ModelCard, Network, Provenance, RunFolder, Sha256, Side, Split};
+use models::{Architecture, ModelCard, Network, Provenance, RunFolder, Sha256, Side, Split};
 
 use crate::{
-    ExportError, ExportOptions, ExportReport, LayerReport, Progress, Scheme, VerifyOn, Weights,
+    ExportError, ExportOptions, ExportReport, LayerReport, Progress, Scheme, Slimming, SlimmingReport, TrialReport,
+    VerifyOn, Weights,
     draft::Draft,
-    folded::fold,
+    folded::{Step, fold},
     pictures::{Inputs, Selection},
     quantization::calibration::COMPARED_PICTURES,
     search::{Found, Search},
+    slimming::strength::{Slimmed, Slimmer},
     trial::{Trial, Workshop},
     trials,
     verification::Expected,
 };
+
+/// Files that are written to find how slim a network may be: the range of ratios is halved so often, in logarithms.
+const AUTO_FILES: usize = 7;
+/// The most training pictures that weights are not refitted on, so that the refit is compared on them.
+const MOST_HELD_OUT: usize = 32;
 
 /// Writes a run's network as ONNX, and verifies the file against the network.
 ///
@@ -39,6 +46,7 @@ pub fn export_with_progress(
     let source = Source::open(run, options)?;
     let inputs = source.verification_inputs(options)?;
     let calibration = source.calibration_inputs(options)?;
+    let slimming_pictures = source.slimming_inputs(options)?;
     let expected = Expected::of(&source.network, &inputs, progress)?;
     let Source { network, card, split, weights_sha256 } = source;
     let architecture = network.architecture().clone();
@@ -56,24 +64,24 @@ pub fn export_with_progress(
         ..Provenance::default()
     };
     let card = ModelCard { metrics: Vec::new(), provenance, ..card };
-    let layers = architecture.layers();
-    let multiply_accumulates: Vec<u64> =
-        layers.iter().map(models::Layer::multiply_accumulates).filter(|&count| count > 0).collect();
-    let workshop = Workshop {
-        options,
-        architecture: &architecture,
-        card: &card,
-        inputs: &inputs,
-        expected: &expected,
-        multiply_accumulates: &multiply_accumulates,
+    let files = Files { options, card, inputs: &inputs, expected: &expected, calibration: &calibration };
+    let (Found { trial, trials, sensitivities }, Written { architecture, slimming }) = match options.slim {
+        None => {
+            let found = files.search(&architecture, steps, None, progress)?;
+            (found, Written { architecture, slimming: None })
+        }
+        Some(slim) => {
+            let (fitted_on, held_out) = slimming_pictures;
+            let slimmer = Slimmer::new(&architecture, &steps, &fitted_on, &held_out, progress)?;
+            files.slim(&slimmer, slim, progress)?
+        }
     };
-    let Found { trial, trials, sensitivities } = Search::new(workshop, steps, &calibration).run(progress)?;
     if let Some(folder) = &options.trials {
         trials::write(folder, &trials)?;
     }
     let (held, layers) = (trial.held(), LayerReport::of(&trial.plan, &sensitivities));
     let has_integers = trial.scheme.is_some_and(Scheme::has_integers);
-    let Trial { draft, scheme, nodes, bytes, verification, failures, calibration, .. } = trial;
+    let Trial { draft, scheme, nodes, merged_bytes, bytes, verification, failures, calibration, .. } = trial;
     let report = ExportReport {
         file: options.output.clone(),
         held,
@@ -84,14 +92,16 @@ pub fn export_with_progress(
         opset: options.opset.version(),
         ir_version: options.opset.ir_version(),
         nodes,
+        merged_bytes,
         parameters: architecture.parameters(),
         weights: options.weights,
         weights_sha256,
         data_sha256,
         layers: if scheme.is_some() { layers } else { Vec::new() },
+        slimming,
         calibration,
         verification,
-        trials: if options.quantize.is_some() { trials } else { Vec::new() },
+        trials: if options.quantize.is_some() || options.slim.is_some() { trials } else { Vec::new() },
         seconds: start.elapsed().as_secs_f64(),
     };
     if !held {
@@ -99,6 +109,89 @@ pub fn export_with_progress(
     }
     draft.finish()?;
     Ok(report)
+}
+
+/// What the files of an export have in common, whatever network they hold.
+struct Files<'a> {
+    options: &'a ExportOptions,
+    /// Without architecture, and what is measured on a file.
+    card: ModelCard,
+    inputs: &'a Inputs,
+    expected: &'a Expected,
+    calibration: &'a Inputs,
+}
+
+/// The network of the file that is kept.
+struct Written {
+    architecture: Architecture,
+    slimming: Option<SlimmingReport>,
+}
+
+impl Files<'_> {
+    /// Looks for the file of one network.
+    fn search(
+        &self,
+        architecture: &Architecture,
+        steps: Vec<Step>,
+        slimming: Option<&SlimmingReport>,
+        progress: &mut dyn Progress,
+    ) -> Result<Found, ExportError> {
+        let layers = architecture.layers();
+        let multiply_accumulates: Vec<u64> =
+            layers.iter().map(models::Layer::multiply_accumulates).filter(|&count| count > 0).collect();
+        let card = ModelCard { architecture: Some(architecture.clone()), ..self.card.clone() };
+        let workshop = Workshop {
+            options: self.options,
+            architecture,
+            slimming,
+            card: &card,
+            inputs: self.inputs,
+            expected: self.expected,
+            multiply_accumulates: &multiply_accumulates,
+        };
+        Search::new(workshop, steps, self.calibration).run(progress)
+    }
+
+    /// Makes the network smaller: so much, or as much as leaves the smallest file that keeps the budget.
+    fn slim(
+        &self,
+        slimmer: &Slimmer<'_>,
+        slim: Slimming,
+        progress: &mut dyn Progress,
+    ) -> Result<(Found, Written), ExportError> {
+        let mut attempt = |ratio| {
+            let Slimmed { steps, architecture, report } = slimmer.slim(ratio, progress)?;
+            let found = self.search(&architecture, steps, Some(&report), progress)?;
+            Ok::<_, ExportError>((found, Written { architecture, slimming: Some(report) }))
+        };
+        let (mut low, mut high) = match slim {
+            Slimming::Ratio(ratio) => return attempt(ratio),
+            Slimming::Auto => (1.0, slimmer.most()),
+        };
+        let mut trials = Vec::new();
+        let mut best: Option<(Found, Written)> = None;
+        for _ in 0..AUTO_FILES {
+            let ratio = f64::sqrt(low * high);
+            let (found, written) = attempt(ratio)?;
+            trials.extend(found.trials.iter().map(|trial| TrialReport { chosen: false, ..trial.clone() }));
+            let better = best.as_ref().is_none_or(|(best, _)| found.trial.beats(&best.trial));
+            // A file that had to take layers back to f32 may be larger than one of a less slim network.
+            let stronger = found.trial.held() && better;
+            *(if stronger { &mut low } else { &mut high }) = ratio;
+            if better {
+                best = Some((found, written));
+            }
+        }
+        let (mut found, written) = best.ok_or(ExportError::NothingToQuantize)?;
+        for trial in found.trials.iter().filter(|trial| trial.chosen) {
+            let same = |one: &&mut TrialReport| one.name() == trial.name() && one.bytes == trial.bytes;
+            if let Some(chosen) = trials.iter_mut().find(same) {
+                chosen.chosen = true;
+            }
+        }
+        found.trials = trials;
+        Ok((found, written))
+    }
 }
 
 /// A run, read and found consistent.
@@ -129,21 +222,45 @@ impl Source {
         if self.split.side(Side::Validation).next().is_some() { Side::Validation } else { Side::Training }
     }
 
-    /// How many training pictures calibration may look at: where there is no validation side, half of them are left to
-    /// verify with.
+    /// How many training pictures calibration may look at.
     fn calibration_pictures(&self, options: &ExportOptions) -> usize {
-        let limit = match self.verified_side() {
-            Side::Training => self.split.side(Side::Training).count().div_ceil(2),
-            _ => usize::MAX,
+        options.calibration_pictures.min(self.training_pictures())
+    }
+
+    /// How many training pictures slimming may look at.
+    fn slimming_pictures(&self, options: &ExportOptions) -> usize {
+        options.slim_pictures.min(self.training_pictures())
+    }
+
+    /// How many training pictures files are not verified with: where there is no validation side, half of them are left
+    /// for that.
+    fn training_pictures(&self) -> usize {
+        let pictures = self.split.side(Side::Training).count();
+        if self.verified_side() == Side::Training { pictures.div_ceil(2) } else { pictures }
+    }
+
+    /// The training pictures that weights are refitted on, and others that this is compared on.
+    fn slimming_inputs(&self, options: &ExportOptions) -> Result<(Inputs, Inputs), ExportError> {
+        let pictures = options.slim.map_or(0, |_| self.slimming_pictures(options));
+        if options.slim.is_some() && pictures == 0 {
+            return Err(ExportError::NoSlimmingPictures);
+        }
+        let held_out = (pictures / 8).min(MOST_HELD_OUT);
+        let inputs = |skip, limit| {
+            let selection = Selection { side: Side::Training, skip, limit };
+            Inputs::of(&self.split, selection, &self.card.preprocess, options.pictures.as_deref())
         };
-        options.calibration_pictures.min(limit)
+        Ok((inputs(held_out, pictures - held_out), inputs(0, held_out)))
     }
 
     fn verification_inputs(&self, options: &ExportOptions) -> Result<Inputs, ExportError> {
         let preprocess = &self.card.preprocess;
         let side = self.verified_side();
-        let skip = match (side, options.quantize) {
-            (Side::Training, Some(_)) => self.calibration_pictures(options),
+        let skip = match side {
+            Side::Training => {
+                let calibrated = options.quantize.map_or(0, |_| self.calibration_pictures(options));
+                calibrated.max(options.slim.map_or(0, |_| self.slimming_pictures(options)))
+            }
             _ => 0,
         };
         let selection = Selection { side, skip, limit: options.verify_pictures };
