@@ -503,6 +503,96 @@ mod tests {
     }
 
     #[test]
+    fn a_slim_file_serves_and_its_card_says_what_was_done() {
+        for architecture in architectures() {
+            for quantize in [None, Some(Scheme::Int8)] {
+                let folder = tempfile::tempdir().expect("a folder");
+                let run = testing::run(folder.path(), &testing::network(&architecture));
+                let options = ExportOptions {
+                    slim: Some(Slimming::Ratio(1.3)),
+                    quantize,
+                    max_drop: 0.5,
+                    target: Target::Tract,
+                    ..options(folder.path())
+                };
+                let report = export(&run, &options).expect("an export");
+                let slimming = report.slimming.as_ref().expect("slimmed");
+                let before = architecture.parameters();
+                assert!(slimming.ratio >= 1.3 && slimming.teacher_parameters == before, "{report}");
+                assert_eq!((slimming.parameters, slimming.pictures), (report.parameters, 16), "two are held out");
+                let once = fs::read(&report.file).expect("a file");
+                let model = Model::builder().engine(EngineChoice::Tract).open(&report.file).expect("a model");
+                let slim = model.card().architecture.as_ref().expect("an architecture");
+                assert_eq!(slim.parameters(), report.parameters);
+                let record = model.card().provenance.slimming.as_ref().expect("a record");
+                let engine = &report.verification.engines[0];
+                assert_eq!((record.teacher, record.parameters), (report.weights_sha256, report.parameters));
+                assert_eq!((record.pictures, record.agreement), (6, engine.agreeing));
+                assert_eq!((Some(record.lost), Some(record.won)), (engine.pictures_lost, engine.pictures_won));
+                assert_eq!(record.mcnemar, models::mcnemar(record.lost, record.won));
+                drop(model);
+                export(&run, &options).expect("the same again");
+                assert_eq!(fs::read(&report.file).expect("a file"), once, "the same bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn auto_keeps_the_smallest_slim_file_that_holds() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let run = testing::run(folder.path(), &testing::network(&architectures()[1]));
+        let options = ExportOptions {
+            slim: Some(Slimming::Auto),
+            max_drop: 0.5,
+            target: Target::Tract,
+            trials: Some(folder.path().join("run/trials")),
+            ..options(folder.path())
+        };
+        let report = export(&run, &options).expect("an export");
+        assert_eq!(report.trials.len(), AUTO_FILES, "{report}");
+        let least = report.trials.iter().filter(|trial| trial.held).map(|trial| trial.bytes).min();
+        assert_eq!(least, Some(report.bytes), "{report}");
+        let chosen: Vec<_> = report.trials.iter().filter(|trial| trial.chosen).collect();
+        let ratio = report.slimming.as_ref().map(|slimming| slimming.ratio);
+        assert!(chosen.len() == 1 && chosen[0].slim_ratio == ratio, "{report}");
+        assert!(folder.path().join("run/trials/trials.csv").is_file());
+    }
+
+    #[test]
+    fn more_than_there_is_cannot_be_removed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let run = testing::run(folder.path(), &testing::network(&architectures()[0]));
+        let slim = |ratio, slim_pictures| {
+            let slim = Some(Slimming::Ratio(ratio));
+            export(&run, &ExportOptions { slim, slim_pictures, ..options(folder.path()) })
+        };
+        let error = slim(1e6, 512).expect_err("a million times");
+        let message = error.to_string();
+        assert!(matches!(error, ExportError::SlimmingRatio { .. }) && message.contains("--slim auto"), "{message}");
+        let error = slim(2.0, 0).expect_err("nothing to look at");
+        assert!(matches!(error, ExportError::NoSlimmingPictures), "{error}");
+        assert!(left_over(folder.path()).is_empty());
+    }
+
+    #[test]
+    fn a_slim_file_beyond_the_budget_is_not_left() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let run = testing::run(folder.path(), &testing::network(&architectures()[0]));
+        let options = ExportOptions {
+            slim: Some(Slimming::Ratio(10.0)),
+            min_agreement: Some(1.0),
+            verify_on: VerifyOn::Noise,
+            verify_pictures: 64,
+            target: Target::Tract,
+            max_drop: 0.0,
+            ..options(folder.path())
+        };
+        let error = export(&run, &options).expect_err("one channel here and there answers otherwise");
+        assert!(matches!(&error, ExportError::Gate { report, .. } if report.slimming.is_some()), "{error}");
+        assert!(left_over(folder.path()).is_empty());
+    }
+
+    #[test]
     fn pictures_that_are_gone_are_an_error_unless_noise_will_do() {
         let folder = tempfile::tempdir().expect("a folder");
         let run = testing::run(folder.path(), &testing::network(&architectures()[0]));

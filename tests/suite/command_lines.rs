@@ -100,6 +100,7 @@ fn wrong_usage_is_exit_code_2() -> Result<()> {
             &["run"],
             &["run", "-o", "model.onnx", "--quantize", "int4"],
             &["run", "-o", "model.onnx", "--opset", "12"],
+            &["run", "-o", "model.onnx", "--slim", "1"],
             &["run", "-o", "model.onnx", "--max-drop", "2"],
             &["run", "-o", "model.onnx", "--threads", "100000"],
         ],

@@ -1,4 +1,5 @@
 use candle_core::{DType, Device, Result, Tensor};
+use models::Architecture;
 
 use crate::{
     ExportError, Progress,
@@ -8,7 +9,7 @@ use crate::{
     pictures::Inputs,
     progress::advance,
     slimming::{
-        junction::{Junction, sample, taps},
+        junction::{Junction, sample, taps, with_widths},
         selection::{Moments, select},
     },
 };
@@ -18,6 +19,8 @@ use crate::{
 const MAP_BYTES: usize = 1 << 30;
 /// Pixels of one layer's maps that are looked at, of all pictures together: 32 for each of 512 channels.
 const SAMPLES: usize = 1 << 14;
+/// Rounds in which widths settle; a handful was enough wherever it was looked at.
+const SWEEPS: usize = 50;
 /// Outputs of a layer whose weights are multiplied at once.
 const CHUNK: usize = 256;
 
@@ -88,13 +91,38 @@ impl Observation {
         Ok(Self { junctions, map_pictures, pixels })
     }
 
-    /// How many channels each junction must keep so that no more than this share is lost in it.
-    pub(crate) fn widths(&self, tolerance: f64) -> Vec<usize> {
-        let width = |observed: &Observed| {
-            let enough = observed.errors.iter().position(|&error| error <= tolerance);
-            enough.unwrap_or(observed.errors.len() - 1).max(1)
-        };
-        self.junctions.iter().map(width).collect()
+    /// The channels that each junction keeps where a parameter must save this share of loss to be worth keeping.
+    ///
+    /// Least is `Σ errors(width) + price · parameters(widths)`, one width after another with the others as they are: a
+    /// channel costs the weights that make it and those that take it.
+    pub(crate) fn widths(&self, architecture: &Architecture, price: f64) -> Vec<usize> {
+        if let Ok(tolerance) = std::env::var("UNIFORM") {
+            let tolerance = price;
+            let width = |observed: &Observed| {
+                let enough = observed.errors.iter().position(|&error| error <= tolerance);
+                enough.unwrap_or(observed.errors.len() - 1).max(1)
+            };
+            return self.junctions.iter().map(width).collect();
+        }
+        let mut widths: Vec<usize> = self.junctions.iter().map(|observed| observed.errors.len() - 1).collect();
+        for _ in 0..SWEEPS {
+            let before = widths.clone();
+            for (index, observed) in self.junctions.iter().enumerate() {
+                let mut parameters = |width| {
+                    widths[index] = width;
+                    with_widths(architecture, &widths).parameters() as f64
+                };
+                // Linear in one width.
+                let each = price * (parameters(2) - parameters(1));
+                let cost = |width: usize| observed.errors[width] + each * width as f64;
+                let candidates = 1..observed.errors.len();
+                widths[index] = candidates.min_by(|&one, &other| cost(one).total_cmp(&cost(other))).unwrap_or(1);
+            }
+            if widths == before {
+                break;
+            }
+        }
+        widths
     }
 }
 

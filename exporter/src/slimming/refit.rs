@@ -173,3 +173,104 @@ fn shaped(weight: &Tensor, like: &Affine, channels: usize) -> Result<Tensor> {
         _ => weight.flatten_from(1),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use models::{Architecture, BATCH_NORM_EPSILON, Head, Preset};
+
+    use super::*;
+    use crate::{folded::fold, slimming::junction::with_widths, testing};
+
+    /// The ridge holds coefficients back by about this share of a logit.
+    const RIDGE_TOLERANCE: f32 = 1e-3;
+
+    /// Changes one row of a layer's weights and bias.
+    fn set_row(tensors: &mut BTreeMap<String, Tensor>, layer: &str, row: usize, value: impl Fn(&[f32], usize) -> f32) {
+        for part in ["weight", "bias"] {
+            let name = format!("{layer}.{part}");
+            let tensor = &tensors[&name];
+            let mut values = tensor.flatten_all().and_then(|tensor| tensor.to_vec1::<f32>()).expect("values");
+            let length = values.len() / tensor.dims()[0];
+            let changed: Vec<f32> = (0..length).map(|index| value(&values, index)).collect();
+            values[row * length..][..length].copy_from_slice(&changed);
+            let changed = Tensor::from_vec(values, tensor.shape().clone(), &Device::Cpu).expect("the same shape");
+            tensors.insert(name, changed);
+        }
+    }
+
+    /// A network in which the third channel of block1_conv2 is thrice the first, the fourth of block2_conv1 is dead, and
+    /// the second of fc1 is half of the first.
+    fn redundant() -> (Architecture, Vec<Step>) {
+        let architecture = testing::architecture(false, Head::Dense(vec![5, 7]));
+        let mut tensors = testing::network(&architecture).tensors();
+        let of_row =
+            |values: &[f32], rows: usize, row: usize, index: usize| values[row * (values.len() / rows) + index];
+        set_row(&mut tensors, "block1_conv2", 2, |values, index| 3.0 * of_row(values, 6, 0, index));
+        set_row(&mut tensors, "block2_conv1", 3, |_, _| -1.0);
+        set_row(&mut tensors, "fc1", 1, |values, index| 0.5 * of_row(values, 5, 0, index));
+        let steps = fold(&architecture, tensors, BATCH_NORM_EPSILON.into()).expect("finite weights");
+        (architecture, steps)
+    }
+
+    fn logits(steps: &[Step]) -> Vec<f32> {
+        let logits = pass(steps, testing::noise(5)).expect("a forward pass");
+        logits.flatten_all().and_then(|logits| logits.to_vec1()).expect("logits")
+    }
+
+    #[test]
+    fn dead_channels_and_copies_go_without_a_change_of_the_logits() {
+        let (architecture, steps) = redundant();
+        let inputs = Inputs::noise(40, &Preset::Rescaling.preprocess(8, 8));
+        let observation = Observation::of(&steps, &inputs, 8, &mut ()).expect("a forward pass");
+        let dead: Vec<_> = observation.junctions.iter().map(|observed| observed.dead).collect();
+        assert!(dead[2] >= 1, "{dead:?}");
+        let all: Vec<usize> = observation.junctions.iter().map(|observed| observed.errors.len() - 1).collect();
+        let refit = Refit { steps: &steps, observation: &observation, inputs: &inputs, batch: 8 };
+        let refitted = refit.run(&all, &mut ()).expect("a forward pass");
+        let [_, second, third, first_dense, _] = refitted.widths[..] else { panic!("{:?}", refitted.widths) };
+        assert!(second <= 5 && third <= 7 && first_dense <= 4, "{:?}", refitted.widths);
+
+        let (expected, found) = (logits(&steps), logits(&refitted.steps));
+        let largest = expected.iter().fold(0f32, |largest, logit| largest.max(logit.abs()));
+        for (expected, found) in expected.iter().zip(&found) {
+            assert!((expected - found).abs() <= RIDGE_TOLERANCE * largest, "{expected} {found} of {largest}");
+        }
+        let removed = logits(&refitted.without);
+        let lost = expected.iter().zip(&removed).fold(0f32, |most, (one, other)| most.max((one - other).abs()));
+        assert!(lost > RIDGE_TOLERANCE * largest, "what the copies did is lost where nothing is refitted: {lost}");
+
+        let parameters = |steps: &[Step]| -> usize {
+            steps.iter().filter_map(Step::affine).map(|affine| affine.weight.elem_count() + affine.bias.len()).sum()
+        };
+        assert_eq!(parameters(&refitted.steps), with_widths(&architecture, &refitted.widths).parameters());
+    }
+
+    #[test]
+    fn behind_fewer_channels_weights_are_fitted_to_what_is_there() {
+        let (_, steps) = redundant();
+        let inputs = Inputs::noise(40, &Preset::Rescaling.preprocess(8, 8));
+        let observation = Observation::of(&steps, &inputs, 8, &mut ()).expect("a forward pass");
+        let refit = Refit { steps: &steps, observation: &observation, inputs: &inputs, batch: 8 };
+        let refitted = refit.run(&[3, 3, 4, 3, 3], &mut ()).expect("a forward pass");
+        let error = |steps: &[Step]| -> f32 {
+            logits(steps).iter().zip(logits(refit.steps)).map(|(one, other)| (one - other).powi(2)).sum()
+        };
+        let (with, without) = (error(&refitted.steps), error(&refitted.without));
+        assert!(with < 0.5 * without, "{with} {without}");
+        assert_eq!(refitted.widths, [3, 3, 4, 3, 3]);
+    }
+
+    #[test]
+    fn the_same_pictures_give_the_same_bits() {
+        let (_, steps) = redundant();
+        let inputs = Inputs::noise(24, &Preset::Rescaling.preprocess(8, 8));
+        let once = || {
+            let observation = Observation::of(&steps, &inputs, 8, &mut ()).expect("a forward pass");
+            let refit = Refit { steps: &steps, observation: &observation, inputs: &inputs, batch: 8 };
+            logits(&refit.run(&[3, 4, 5, 4, 4], &mut ()).expect("a forward pass").steps)
+        };
+        assert_eq!(once(), once());
+    }
+}

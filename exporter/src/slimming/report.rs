@@ -5,8 +5,8 @@ use serde::Serialize;
 pub struct SlimmingReport {
     /// How many times fewer parameters there are.
     pub ratio: f64,
-    /// The share of what each layer makes that its inputs may lose, by which its width was found.
-    pub tolerance: f64,
+    /// The share of what a layer makes that a parameter had to save to be kept, by which the widths were found.
+    pub price: f64,
     /// Parameters of the network as trained.
     pub teacher_parameters: usize,
     /// Parameters that are left.

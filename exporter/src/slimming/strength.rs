@@ -47,10 +47,11 @@ impl FromStr for Slimming {
     }
 }
 
-/// Halvings of the range of tolerances; the widths of a layer are settled long before.
+/// Halvings of the range of prices; the widths of a layer are settled long before.
 const HALVINGS: usize = 60;
-/// Less than this share of what a layer makes is rounding.
-const LEAST_TOLERANCE: f64 = 1e-9;
+/// Between these prices of a parameter lie all that change a network: at the first, one that saves a trillionth of a loss
+/// is kept, at the last, none.
+const PRICES: (f64, f64) = (1e-18, 1e6);
 
 /// A network that was observed, and can be made smaller to any strength.
 pub(crate) struct Slimmer<'a> {
@@ -91,19 +92,19 @@ impl<'a> Slimmer<'a> {
 
     /// The most that it can be: with one channel in each layer.
     pub(crate) fn most(&self) -> f64 {
-        self.ratio(&self.observation.widths(1.0))
+        self.ratio(&self.observation.widths(self.architecture, PRICES.1))
     }
 
-    /// The least tolerance with so many times fewer parameters.
-    fn tolerance(&self, ratio: f64) -> Result<f64, ExportError> {
+    /// The least price with so many times fewer parameters.
+    fn price(&self, ratio: f64) -> Result<f64, ExportError> {
         let most = self.most();
         if ratio > most {
             return Err(ExportError::SlimmingRatio { asked: ratio, most });
         }
-        let (mut low, mut high) = (LEAST_TOLERANCE.ln(), 0.0);
+        let (mut low, mut high) = (PRICES.0.ln(), PRICES.1.ln());
         for _ in 0..HALVINGS {
             let middle = (low + high) / 2.0;
-            let reached = self.ratio(&self.observation.widths(middle.exp())) >= ratio;
+            let reached = self.ratio(&self.observation.widths(self.architecture, middle.exp())) >= ratio;
             *(if reached { &mut high } else { &mut low }) = middle;
         }
         Ok(high.exp())
@@ -111,8 +112,8 @@ impl<'a> Slimmer<'a> {
 
     /// The network with at least so many times fewer parameters, and no more lost in any layer than that takes.
     pub(crate) fn slim(&self, ratio: f64, progress: &mut dyn Progress) -> Result<Slimmed, ExportError> {
-        let tolerance = self.tolerance(ratio)?;
-        let widths = self.observation.widths(tolerance);
+        let price = self.price(ratio)?;
+        let widths = self.observation.widths(self.architecture, price);
         let Self { steps, observation, fitted_on: inputs, batch, .. } = self;
         let refit = Refit { steps, observation, inputs, batch: *batch };
         let Refitted { steps, without, widths } = refit.run(&widths, progress)?;
@@ -122,7 +123,7 @@ impl<'a> Slimmer<'a> {
         let step = |step, logit_error| SlimmingStep { step, parameters, logit_error };
         let report = SlimmingReport {
             ratio: self.architecture.parameters() as f64 / parameters as f64,
-            tolerance,
+            price,
             teacher_parameters: self.architecture.parameters(),
             parameters,
             pictures: inputs.len(),
@@ -173,5 +174,48 @@ impl<'a> Slimmer<'a> {
             advance(progress, pictures)?;
         }
         Ok(wrong.map(|wrong| (own > 0.0).then(|| (wrong / own).sqrt())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use models::{BATCH_NORM_EPSILON, Head, Preset};
+
+    use super::*;
+    use crate::{folded::fold, testing};
+
+    #[test]
+    fn a_ratio_is_a_number_above_one() {
+        assert_eq!("auto".parse::<Slimming>().expect("known"), Slimming::Auto);
+        assert_eq!("2.5".parse::<Slimming>().expect("a number"), Slimming::Ratio(2.5));
+        for text in ["1", "0", "-3", "inf", "NaN", "half", ""] {
+            let message = text.parse::<Slimming>().expect_err(text).to_string();
+            assert!(message.contains("above 1") && message.contains(text), "{message}");
+        }
+    }
+
+    #[test]
+    fn the_ratio_is_reached_and_not_by_much_more() {
+        let architecture = testing::architecture(true, Head::Dense(vec![16, 12]));
+        let tensors = testing::network(&architecture).tensors();
+        let steps = fold(&architecture, tensors, BATCH_NORM_EPSILON.into()).expect("finite weights");
+        let preprocess = Preset::Rescaling.preprocess(8, 8);
+        let (inputs, held_out) = (Inputs::noise(40, &preprocess), Inputs::noise(5, &preprocess));
+        let slimmer = Slimmer::new(&architecture, &steps, &inputs, &held_out, &mut ()).expect("a forward pass");
+        let mut errors = Vec::new();
+        for ratio in [1.5, 3.0, 6.0] {
+            let Slimmed { report, architecture, .. } = slimmer.slim(ratio, &mut ()).expect("there is so much");
+            assert!(report.ratio >= ratio && report.ratio < 1.5 * ratio, "{report:?}");
+            assert_eq!(architecture.parameters(), report.parameters);
+            let [removed, refitted] = &report.steps[..] else { panic!("{report:?}") };
+            assert!(refitted.logit_error < removed.logit_error, "{report:?}");
+            errors.push(refitted.logit_error);
+        }
+        assert!(errors.is_sorted(), "{errors:?}");
+        let most = slimmer.most();
+        assert!(
+            slimmer.slim(most, &mut ()).expect("one channel each").report.layers.iter().all(|layer| layer.kept == 1)
+        );
+        assert!(matches!(slimmer.slim(most * 1.01, &mut ()), Err(ExportError::SlimmingRatio { .. })));
     }
 }
