@@ -35,7 +35,7 @@ fn the_numbers_are_those_of_the_file_in_every_engine() -> Result<()> {
         }
         let mut inspect = program("runtime")?;
         let inspected = run(inspect.arg("inspect").arg(&output).args(["--format", "json"]))?.with_code(0)?.json()?;
-        let record = &inspected["card"]["provenance"]["slimming"];
+        let record = &inspected["provenance"]["slimming"];
         assert_eq!(record["parameters"], report["slimming"]["parameters"], "{inspected}");
         assert_eq!(record["teacher"], report["weights_sha256"], "{inspected}");
     }

@@ -19,8 +19,7 @@ pub(crate) fn coefficients(gram: &[f64], cross: &[f64], kept: &[usize], channels
     let mut factor: Vec<f64> =
         kept.iter().flat_map(|&row| kept.iter().map(move |&column| among(row, column))).collect();
     let mean = kept.iter().map(|&channel| among(channel, channel)).sum::<f64>() / count as f64;
-    let share = std::env::var("RIDGE").ok().and_then(|t| t.parse().ok()).unwrap_or(RIDGE);
-    let ridge = (share * mean).max(f64::MIN_POSITIVE.sqrt());
+    let ridge = (RIDGE * mean).max(f64::MIN_POSITIVE.sqrt());
     (0..count).for_each(|index| factor[index * count + index] += ridge);
     decompose(&mut factor, count);
     let mut rows = vec![0.0; channels * count];

@@ -96,14 +96,6 @@ impl Observation {
     /// Least is `Σ errors(width) + price · parameters(widths)`, one width after another with the others as they are: a
     /// channel costs the weights that make it and those that take it.
     pub(crate) fn widths(&self, architecture: &Architecture, price: f64) -> Vec<usize> {
-        if let Ok(tolerance) = std::env::var("UNIFORM") {
-            let tolerance = price;
-            let width = |observed: &Observed| {
-                let enough = observed.errors.iter().position(|&error| error <= tolerance);
-                enough.unwrap_or(observed.errors.len() - 1).max(1)
-            };
-            return self.junctions.iter().map(width).collect();
-        }
         let mut widths: Vec<usize> = self.junctions.iter().map(|observed| observed.errors.len() - 1).collect();
         for _ in 0..SWEEPS {
             let before = widths.clone();
