@@ -451,7 +451,7 @@ mod tests {
         };
         let report = export(&run, &options).expect("an export");
         assert!(report.trials.len() > Scheme::CANDIDATES.len(), "each, and the network as trained: {report}");
-        let fits = |trial: &&crate::TrialReport| trial.held && trial.scheme.is_some();
+        let fits = |trial: &&TrialReport| trial.held && trial.scheme.is_some();
         let least = report.trials.iter().filter(fits).map(|trial| trial.bytes).min();
         assert_eq!(least, Some(report.bytes), "{report}");
         let chosen: Vec<_> = report.trials.iter().filter(|trial| trial.chosen).collect();

@@ -92,7 +92,8 @@ mod tests {
     use super::*;
 
     fn product(left: &[f64], right: &[f64], rows: usize, inner: usize, columns: usize) -> Vec<f64> {
-        let value = |row: usize, column: usize| (0..inner).map(|i| left[row * inner + i] * right[i * columns + column]);
+        let value =
+            |row: usize, column: usize| (0..inner).map(move |i| left[row * inner + i] * right[i * columns + column]);
         (0..rows * columns).map(|index| value(index / columns, index % columns).sum()).collect()
     }
 
