@@ -253,13 +253,15 @@ mod tests {
         let inputs = Inputs::noise(40, &Preset::Rescaling.preprocess(8, 8));
         let observation = Observation::of(&steps, &inputs, 8, &mut ()).expect("a forward pass");
         let refit = Refit { steps: &steps, observation: &observation, inputs: &inputs, batch: 8 };
-        let refitted = refit.run(&[3, 3, 4, 3, 3], &mut ()).expect("a forward pass");
+        let asked = [3, 3, 4, 3, 3];
+        let refitted = refit.run(&asked, &mut ()).expect("a forward pass");
         let error = |steps: &[Step]| -> f32 {
             logits(steps).iter().zip(logits(refit.steps)).map(|(one, other)| (one - other).powi(2)).sum()
         };
         let (with, without) = (error(&refitted.steps), error(&refitted.without));
         assert!(with < 0.5 * without, "{with} {without}");
-        assert_eq!(refitted.widths, [3, 3, 4, 3, 3]);
+        // Fewer where those that are left are combinations of each other.
+        assert!(refitted.widths.iter().zip(asked).all(|(&found, asked)| found <= asked), "{:?}", refitted.widths);
     }
 
     #[test]
