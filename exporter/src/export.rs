@@ -72,7 +72,7 @@ pub fn export_with_progress(
     }
     let (held, layers) = (trial.held(), LayerReport::of(&trial.plan, &sensitivities));
     let has_integers = trial.scheme.is_some_and(Scheme::has_integers);
-    let Trial { draft, scheme, nodes, bytes, verification, failures, calibration, .. } = trial;
+    let Trial { draft, scheme, nodes, bytes, verification, failures, calibration, rounding, .. } = trial;
     let report = ExportReport {
         file: options.output.clone(),
         held,
@@ -89,6 +89,7 @@ pub fn export_with_progress(
         data_sha256,
         layers: if scheme.is_some() { layers } else { Vec::new() },
         calibration,
+        rounding,
         verification,
         trials: if options.quantize.is_some() { trials } else { Vec::new() },
         seconds: start.elapsed().as_secs_f64(),

@@ -6,7 +6,8 @@ use models::{Metric, QuantizationCost, Sha256};
 use serde::Serialize;
 
 use crate::{
-    Arithmetic, CalibrationReport, LayerPrecision, Scheme, Target, Tolerance, Weights, quantization::plan::Plan,
+    Arithmetic, CalibrationReport, LayerPrecision, RefinementReport, Scheme, Target, Tolerance, Weights,
+    quantization::plan::Plan,
 };
 
 /// What was exported, and how the file compares with the network. Serialized, it is what
@@ -43,6 +44,8 @@ pub struct ExportReport {
     pub layers: Vec<LayerReport>,
     /// What calibration saw and chose; null unless static int8.
     pub calibration: Option<CalibrationReport>,
+    /// What rounding the weights of an output together did; null where it was not tried.
+    pub rounding: Option<RefinementReport>,
     /// How the file compares with the network.
     pub verification: Verification,
     /// Every file that was written on the way; empty where nothing was to be quantized.

@@ -8,7 +8,7 @@ use crate::{
     gate::{Budget, Demand},
     graph::build,
     pictures::Inputs,
-    quantization::{mixed::Mixed, plan::Plan, qoperator, simulation::Scales},
+    quantization::{calibration::Prepared, mixed::Mixed, plan::Plan, qoperator},
     verification::{Expected, Verifier},
 };
 
@@ -33,8 +33,8 @@ pub(crate) struct Order<'a> {
     pub(crate) plan: &'a Plan,
     /// What computes what the network computes, in a form that suits the plan.
     pub(crate) steps: Vec<Step>,
-    pub(crate) scales: &'a Scales,
-    pub(crate) calibration: Option<&'a CalibrationReport>,
+    /// What they were made from.
+    pub(crate) prepared: &'a Prepared,
 }
 
 /// A file that was written and measured.
@@ -48,6 +48,7 @@ pub(crate) struct Trial {
     pub(crate) verification: Verification,
     pub(crate) failures: Vec<GateFailure>,
     pub(crate) calibration: Option<CalibrationReport>,
+    pub(crate) rounding: Option<RefinementReport>,
 }
 
 impl Trial {
@@ -82,7 +83,8 @@ impl Trial {
 impl Workshop<'_> {
     /// Writes a file, runs it, and notes in it what came out.
     pub(crate) fn attempt(&self, order: Order<'_>, progress: &mut dyn Progress) -> Result<Trial, ExportError> {
-        let Order { scheme, plan, steps, scales, calibration } = order;
+        let Order { scheme, plan, steps, prepared } = order;
+        let Prepared { scales, calibration, rounding_report: rounding, .. } = prepared;
         let mut precision = Mixed::new(plan, scales.clone(), self.options.integers);
         let mut file = build(self.architecture, steps, self.options.opset, &mut precision)?;
         if self.options.integers.operators == Operators::Qoperator {
@@ -107,9 +109,9 @@ impl Workshop<'_> {
         };
         let verification = verifier.verify(progress)?;
         let mut card = ModelCard { metrics: verification.metrics(), ..self.card.clone() };
-        card.provenance.quantization = scheme.map(|scheme| self.describe(scheme, plan, calibration));
+        card.provenance.quantization = scheme.map(|scheme| self.describe(scheme, plan, prepared));
         card.provenance.quantization_record =
-            scheme.map(|scheme| self.record(scheme, plan, calibration, &verification));
+            scheme.map(|scheme| self.record(scheme, plan, calibration.as_ref(), &verification));
         let bytes = draft.note(card.to_metadata())?;
         Ok(Trial {
             draft,
@@ -119,12 +121,13 @@ impl Workshop<'_> {
             bytes,
             failures: demand.failures_of(&verification),
             verification,
-            calibration: calibration.cloned(),
+            calibration: calibration.clone(),
+            rounding: *rounding,
         })
     }
 
     /// The scheme in a line for people.
-    fn describe(&self, scheme: Scheme, plan: &Plan, calibration: Option<&CalibrationReport>) -> String {
+    fn describe(&self, scheme: Scheme, plan: &Plan, prepared: &Prepared) -> String {
         let format = self.options.integers;
         let largest = format.weight_bits.largest();
         let per = match format.granularity {
@@ -137,6 +140,7 @@ impl Workshop<'_> {
                     Operators::Qdq => "QDQ",
                     Operators::Qoperator => "QOperator",
                 };
+                let calibration = prepared.calibration.as_ref();
                 let ranges = calibration.map(|seen| format!(", {}", describe_calibration(seen))).unwrap_or_default();
                 format!("int8 {operators}, weights {per} (±{largest}), activations per tensor{ranges}")
             }
@@ -152,6 +156,9 @@ impl Workshop<'_> {
             }
             Scheme::Fp16 | Scheme::Auto => "weights f16, arithmetic f32".to_owned(),
         };
+        if used(prepared.rounding_report) {
+            text.push_str("; weights of an output rounded together");
+        }
         if !plan.reverted().is_empty() {
             text.push_str(&format!("; back to f32: {}", plan.reverted().join(", ")));
         }
@@ -178,7 +185,6 @@ impl Workshop<'_> {
 fn describe_calibration(seen: &CalibrationReport) -> String {
     let mut text =
         format!("calibrated on {} pictures ({}), clipped {}", seen.pictures, seen.data, seen.clipping.describe());
-    let used = |refinement: Option<RefinementReport>| refinement.is_some_and(|refinement| refinement.used);
     if used(seen.equalization) {
         text.push_str(", layers equalized");
     }
@@ -186,4 +192,8 @@ fn describe_calibration(seen: &CalibrationReport) -> String {
         text.push_str(", biases corrected");
     }
     text
+}
+
+fn used(refinement: Option<RefinementReport>) -> bool {
+    refinement.is_some_and(|refinement| refinement.used)
 }

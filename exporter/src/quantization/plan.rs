@@ -35,6 +35,11 @@ impl LayerPrecision {
         }
     }
 
+    /// Whether its weights are integers.
+    pub(crate) fn has_integers(self) -> bool {
+        !matches!(self, Self::Fp32 | Self::Fp16)
+    }
+
     fn of(scheme: Scheme, dense: bool) -> Self {
         match (scheme, dense) {
             (Scheme::Int8, _) => Self::Int8,
@@ -122,7 +127,7 @@ impl Plan {
 
     /// Whether no layer has weights in int8.
     pub(crate) fn is_float(&self) -> bool {
-        self.layers.iter().all(|(_, precision)| matches!(precision, LayerPrecision::Fp32 | LayerPrecision::Fp16))
+        self.layers.iter().all(|(_, precision)| !precision.has_integers())
     }
 
     /// Whether a value is rounded to a calibrated grid: where the layer behind it computes in static int8, and

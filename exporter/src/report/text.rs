@@ -15,6 +15,7 @@ impl fmt::Display for ExportReport {
         if let Some(calibration) = &self.calibration {
             write_calibration(formatter, calibration)?;
         }
+        write_refinement(formatter, "weights rounded together", self.rounding)?;
         let back: Vec<_> = self.layers.iter().filter(|layer| layer.precision == LayerPrecision::Fp32).collect();
         let reverted = self.trials.iter().find(|trial| trial.chosen).map_or(0, |trial| trial.fp32_layers.len());
         if reverted > 0 {
@@ -82,17 +83,20 @@ fn write_calibration(formatter: &mut fmt::Formatter<'_>, calibration: &Calibrati
     let CalibrationReport { pictures, data, clipping, equalization, bias_correction, .. } = calibration;
     writeln!(formatter, "calibrated on {pictures} pictures ({data}), clipping: {clipping:?}")?;
     for (name, refinement) in [("equalization", equalization), ("bias correction", bias_correction)] {
-        if let Some(RefinementReport { without, with, used }) = refinement {
-            let done = if *used { "used" } else { "not used" };
-            writeln!(
-                formatter,
-                "{name}: {done}; the error of the logits is {:.2} % with it, {:.2} % without",
-                100.0 * with,
-                100.0 * without
-            )?;
-        }
+        write_refinement(formatter, name, *refinement)?;
     }
     Ok(())
+}
+
+fn write_refinement(
+    formatter: &mut fmt::Formatter<'_>,
+    name: &str,
+    refinement: Option<RefinementReport>,
+) -> fmt::Result {
+    let Some(RefinementReport { without, with, used }) = refinement else { return Ok(()) };
+    let done = if used { "used" } else { "not used" };
+    let (with, without) = (100.0 * with, 100.0 * without);
+    writeln!(formatter, "{name}: {done}; the error of the logits is {with:.2} % with it, {without:.2} % without")
 }
 
 fn table(header: &[&str]) -> Table {
