@@ -2,7 +2,7 @@ use std::{fmt, fs, path::Path};
 
 use candle_onnx::onnx::{ModelProto, NodeProto, tensor_proto::DataType};
 use prost::Message;
-use runtime::{EngineChoice, LayerTime, Model};
+use runtime::{EngineChoice, Model, NodeProducts};
 use serde::Serialize;
 
 use crate::ExportError;
@@ -31,8 +31,10 @@ const INTEGER_OPERATORS: [&str; 7] = [
     "DynamicQuantizeMatMul",
 ];
 
-/// Operators of ONNX Runtime that multiply floats.
-const FLOAT_OPERATORS: [&str; 7] = ["Conv", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"];
+/// Operators of ONNX Runtime that multiply floats. `MatMulNBits` widens its weights to f32 at the level of accuracy that
+/// our files ask for.
+const FLOAT_OPERATORS: [&str; 8] =
+    ["Conv", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "MatMulNBits"];
 
 impl Arithmetic {
     /// From the graph that ONNX Runtime computes, which it writes for this when it loads the file once more.
@@ -87,17 +89,17 @@ impl Arithmetic {
         arithmetic
     }
 
-    /// From the layers that our own kernels compute, in their order. They widen weights to single precision, except in
-    /// convolutions of bytes; what tract's own operators do, it does not say.
-    pub(crate) fn of_tract(times: &[LayerTime], layers: &[u64]) -> Self {
-        let multiplying: Vec<_> = times.iter().filter(|layer| layer.operations > 0).collect();
-        if multiplying.len() != layers.len() {
+    /// From the nodes that our tract engine computes, in their order; nodes and layers must have as many products. Our own
+    /// kernels widen weights to single precision, except in convolutions of bytes.
+    pub(crate) fn of_tract(nodes: &[NodeProducts], layers: &[u64]) -> Self {
+        let alike = nodes.len() == layers.len()
+            && nodes.iter().zip(layers).all(|(node, count)| node.multiply_accumulates == *count);
+        if !alike {
             return Self::unknown(layers);
         }
         let mut arithmetic = Self::default();
-        for (layer, count) in multiplying.into_iter().zip(layers) {
-            let in_integers = layer.operator.starts_with("Integer");
-            *if in_integers { &mut arithmetic.int8 } else { &mut arithmetic.fp32 } += count;
+        for node in nodes {
+            *if node.integers { &mut arithmetic.int8 } else { &mut arithmetic.fp32 } += node.multiply_accumulates;
         }
         arithmetic
     }
@@ -152,22 +154,21 @@ mod tests {
     }
 
     #[test]
-    fn convolutions_of_bytes_count_as_integers_in_tract() {
-        let layer = |operator: &str, operations| LayerTime {
+    fn nodes_count_as_what_they_multiply_in_tract() {
+        let node = |operator: &str, integers, multiply_accumulates| NodeProducts {
             operator: operator.into(),
-            sizes: String::new(),
-            ms: 1.0,
-            operations,
+            integers,
+            multiply_accumulates,
         };
-        let times = [
-            layer("FakeQuantize", 0),
-            layer("Convolution3x3", 2),
-            layer("IntegerConvolution3x3+MaxPool2x2", 2),
-            layer("Dense", 2),
+        let nodes = [
+            node("Convolution3x3", false, 900),
+            node("IntegerConvolution3x3+MaxPool2x2", true, 90),
+            node("Dense", false, 10),
         ];
-        let found = Arithmetic::of_tract(&times, &[900, 90, 10]);
+        let found = Arithmetic::of_tract(&nodes, &[900, 90, 10]);
         assert_eq!(found, Arithmetic { int8: 90, fp32: 910, ..Arithmetic::default() });
-        assert_eq!(Arithmetic::of_tract(&[], &[900]).unknown, 900, "a graph that is not ours alone");
+        assert_eq!(Arithmetic::of_tract(&nodes, &[900, 90, 11]).unknown, 1001, "another layer");
+        assert_eq!(Arithmetic::of_tract(&nodes, &[900]).unknown, 900, "more layers");
     }
 
     #[test]

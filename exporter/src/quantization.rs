@@ -8,6 +8,7 @@ pub(crate) mod dynamic;
 pub(crate) mod equalization;
 pub(crate) mod fp16;
 pub(crate) mod histogram;
+pub(crate) mod int4;
 pub(crate) mod int8;
 pub(crate) mod mixed;
 pub(crate) mod plan;

@@ -24,7 +24,7 @@ pub struct ExportReport {
     pub target: Target,
     /// How the numbers were made smaller; null for f32.
     pub quantization: Option<Scheme>,
-    /// How many bits of int8 weights are used, 7 or 8; null unless int8.
+    /// How many bits of integer weights are used: 4, 7 or 8; null where none are integers.
     pub weight_bits: Option<u8>,
     /// The version of ONNX's operators.
     pub opset: i64,

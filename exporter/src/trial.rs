@@ -154,6 +154,9 @@ impl Workshop<'_> {
             Scheme::WeightOnlyDenseFp16 => {
                 format!("weights of dense layers int8 {per} (±{largest}), of convolutions f16; arithmetic f32")
             }
+            Scheme::WeightOnlyDenseInt4 => {
+                "weights of dense layers int4 in blocks, the rest and arithmetic f32".to_owned()
+            }
             Scheme::Fp16 | Scheme::Auto => "weights f16, arithmetic f32".to_owned(),
         };
         if used(prepared.rounding_report) {

@@ -237,10 +237,7 @@ impl Verifier<'_> {
         }
         let (engine, version, threads) = (report.engine.to_owned(), report.version.clone(), report.threads);
         let arithmetic = match self.multiply_accumulates {
-            Some(layers) if choice == EngineChoice::Tract => {
-                let input = self.inputs.load(0..1).map_err(Failure::Export)?;
-                Some(Arithmetic::of_tract(&model.profile(&input, 1, 1)?, layers))
-            }
+            Some(layers) if choice == EngineChoice::Tract => Some(Arithmetic::of_tract(&report.products, layers)),
             Some(layers) => {
                 drop(model);
                 Some(Arithmetic::of_onnxruntime(self.path, choice, layers).map_err(Failure::Export)?)

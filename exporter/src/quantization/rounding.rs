@@ -40,10 +40,10 @@ pub(crate) struct Rounding {
 }
 
 impl Rounding {
-    /// Steps with the rounded weights, and their biases, in layers that a plan has in integers.
+    /// Steps with the rounded weights, and their biases, in layers that a plan has in integers of 8 bits.
     pub(crate) fn applied(&self, steps: &[Step], plan: &Plan) -> Vec<Step> {
         let rounded = |step: &Step| {
-            let affine = self.layers.get(&step.name).filter(|_| plan.precision(&step.name).has_integers());
+            let affine = self.layers.get(&step.name).filter(|_| plan.precision(&step.name).has_int8_weights());
             affine.map_or_else(|| step.clone(), |affine| step.with_affine(affine.clone()))
         };
         steps.iter().map(rounded).collect()
@@ -101,7 +101,7 @@ impl Rounder<'_> {
 
     fn is_rounded(&self, step: &Step) -> bool {
         let few = |affine: &Affine| affine.columns() <= MOST_INPUTS;
-        self.plan.precision(&step.name).has_integers() && step.affine().is_some_and(few)
+        self.plan.precision(&step.name).has_int8_weights() && step.affine().is_some_and(few)
     }
 
     /// What a layer takes in the simulated file and makes in the network; nothing where there are too few pictures.
@@ -260,5 +260,60 @@ impl Moments {
         let made = self.taken.matmul(&weight.reshape(((), self.taken.dim(1)?))?.t()?)?;
         let bias = ((&self.made - made)? / self.samples as f64)?.flatten_all()?.to_vec1()?;
         Ok(Affine { weight, bias })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use models::{BATCH_NORM_EPSILON, Head, Preset};
+
+    use super::*;
+    use crate::{Scheme, folded::fold, quantization::simulation::Comparison, testing};
+
+    #[test]
+    fn logits_are_nearer_on_other_pictures_and_weights_round_to_themselves() {
+        let architecture = testing::architecture(true, Head::GlobalAveragePool);
+        let tensors = testing::network(&architecture).tensors();
+        let steps = fold(&architecture, tensors, BATCH_NORM_EPSILON.into()).expect("finite weights");
+        let inputs = Inputs::noise(64, &Preset::Rescaling.preprocess(8, 8));
+        let (plan, scales, format) =
+            (Plan::of(Some(Scheme::WeightOnly), &steps), Scales::new(), IntegerFormat::default());
+        let rounder = Rounder { plan: &plan, scales: &scales, format, inputs: &inputs, batch: 16 };
+        let rounding = rounder.fit(&steps, &mut ()).expect("a forward pass");
+        assert_eq!(rounding.layers.len(), 4);
+        let rounded = rounding.applied(&steps, &plan);
+        let simulated = |steps: &[Step]| Simulation::new(steps, &plan, &scales, format).expect("finite weights");
+        let simulations = [simulated(&steps), simulated(&rounded)];
+        for (step, quantized) in rounded.iter().zip(simulations[1].steps()) {
+            let values = |step: &Step| step.affine().map(|affine| affine.weight.flatten_all()?.to_vec1::<f32>());
+            assert_eq!(values(step).transpose().expect("f32"), values(quantized).transpose().expect("f32"));
+        }
+        let comparison = Comparison { inputs: &inputs, pictures: COMPARED_PICTURES, batch: 16 };
+        let errors = comparison.logit_errors("", &steps, &simulations, &mut ()).expect("a forward pass");
+        assert!(errors[1] < 0.7 * errors[0], "{errors:?}");
+    }
+
+    #[test]
+    fn with_too_few_pictures_nothing_is_fitted_to_them() {
+        let architecture = testing::architecture(true, Head::GlobalAveragePool);
+        let tensors = testing::network(&architecture).tensors();
+        let steps = fold(&architecture, tensors, BATCH_NORM_EPSILON.into()).expect("finite weights");
+        let inputs = Inputs::noise(COMPARED_PICTURES, &Preset::Rescaling.preprocess(8, 8));
+        let (plan, scales, format) =
+            (Plan::of(Some(Scheme::WeightOnly), &steps), Scales::new(), IntegerFormat::default());
+        let rounder = Rounder { plan: &plan, scales: &scales, format, inputs: &inputs, batch: 16 };
+        assert!(rounder.fit(&steps, &mut ()).expect("a forward pass").is_empty());
+    }
+
+    #[test]
+    fn a_patch_is_what_a_window_lies_on() {
+        let value = Tensor::arange(0f32, 12.0, &Device::Cpu).and_then(|value| value.reshape((1, 1, 3, 4)));
+        let value = value.expect("a map");
+        let rows = Rows { places: &[0, 6], positions: 12 };
+        let patches = rows.taken(&value).and_then(|patches| patches.to_vec2::<f32>()).expect("rows");
+        assert_eq!(patches[0], [0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 4.0, 5.0]);
+        assert_eq!(patches[1], [1.0, 2.0, 3.0, 5.0, 6.0, 7.0, 9.0, 10.0, 11.0]);
+        let made = rows.made(&value).and_then(|made| made.to_vec2::<f32>()).expect("rows");
+        assert_eq!(made, [[0.0], [6.0]]);
     }
 }

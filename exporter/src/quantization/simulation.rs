@@ -15,6 +15,7 @@ use crate::{
     progress::advance,
     quantization::{
         calibration::Prepared,
+        int4::QuantizedBlocks,
         int8::ActivationScale,
         plan::{LayerPrecision, Plan},
         weights::quantize_rows,
@@ -122,6 +123,7 @@ fn rounded(
             with_f32(weight, |values| Ok(values.par_iter().map(|&value| f16::from_f32(value).to_f32()).collect()))
                 .map_err(|error| failed(candle_core::Error::wrap(error)))?
         }
+        LayerPrecision::Int4Weights => QuantizedBlocks::of(name, weight)?.dequantized(),
         LayerPrecision::Int8Weights | LayerPrecision::DynamicInt8 | LayerPrecision::Int8 => {
             quantize_rows(name, weight, format)?.dequantized()
         }

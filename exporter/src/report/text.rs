@@ -75,6 +75,7 @@ fn numbers(scheme: Option<Scheme>) -> &'static str {
         Some(Scheme::WeightOnly) => "int8 weights",
         Some(Scheme::WeightOnlyDense) => "int8 weights of dense layers",
         Some(Scheme::WeightOnlyDenseFp16) => "int8 weights of dense layers, fp16 weights of convolutions",
+        Some(Scheme::WeightOnlyDenseInt4) => "int4 weights of dense layers",
         Some(Scheme::Fp16) => "fp16 weights",
     }
 }
