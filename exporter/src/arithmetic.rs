@@ -20,6 +20,24 @@ pub struct Arithmetic {
     pub unknown: u64,
 }
 
+/// Multiply-accumulates of the layers of a network.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Layers<'a> {
+    /// In the order in which every engine computes them, because nothing branches.
+    InOrder(&'a [u64]),
+    /// By the names of their nodes.
+    Named(&'a [(String, u64)]),
+}
+
+impl Layers<'_> {
+    fn counts(&self) -> Vec<u64> {
+        match self {
+            Self::InOrder(counts) => counts.to_vec(),
+            Self::Named(layers) => layers.iter().map(|(_, count)| *count).collect(),
+        }
+    }
+}
+
 /// Operators of ONNX Runtime that multiply integers of 8 bits.
 const INTEGER_OPERATORS: [&str; 7] = [
     "QLinearConv",
@@ -41,7 +59,7 @@ impl Arithmetic {
     ///
     /// # Errors
     /// Where it does not load the file, or the graph cannot be read.
-    pub(crate) fn of_onnxruntime(path: &Path, choice: EngineChoice, layers: &[u64]) -> Result<Self, ExportError> {
+    pub(crate) fn of_onnxruntime(path: &Path, choice: EngineChoice, layers: Layers<'_>) -> Result<Self, ExportError> {
         let folder = tempfile::tempdir()
             .map_err(|source| ExportError::Write { path: std::env::temp_dir().join("optimized.onnx"), source })?;
         let graph = folder.path().join("optimized.onnx");
@@ -59,43 +77,59 @@ impl Arithmetic {
         Ok(Self::of_graph(&model, layers))
     }
 
-    /// Layers and the graph's operators that multiply are in the same order; where their numbers differ, nothing can be
-    /// said.
-    fn of_graph(model: &ModelProto, layers: &[u64]) -> Self {
-        let Some(graph) = &model.graph else { return Self::unknown(layers) };
+    /// As many of the graph's operators multiply as there are layers, or nothing can be said.
+    fn of_graph(model: &ModelProto, layers: Layers<'_>) -> Self {
+        let counts = layers.counts();
+        let Some(graph) = &model.graph else { return Self::unknown(&counts) };
+        let is_integer = |node: &NodeProto| INTEGER_OPERATORS.contains(&node.op_type.as_str());
+        let multiplies = |node: &&NodeProto| is_integer(node) || FLOAT_OPERATORS.contains(&node.op_type.as_str());
+        let nodes: Vec<_> = graph.node.iter().filter(multiplies).collect();
+        if nodes.len() != counts.len() {
+            return Self::unknown(&counts);
+        }
         let is_half = |node: &NodeProto| {
             let constants = graph.initializer.iter().filter(|constant| node.input.contains(&constant.name));
             constants.into_iter().any(|constant| constant.data_type == DataType::Float16 as i32)
         };
-        let multiplies = |node: &&NodeProto| {
-            let operator = node.op_type.as_str();
-            INTEGER_OPERATORS.contains(&operator) || FLOAT_OPERATORS.contains(&operator)
-        };
-        let nodes: Vec<_> = graph.node.iter().filter(multiplies).collect();
-        if nodes.len() != layers.len() {
-            return Self::unknown(layers);
-        }
         let mut arithmetic = Self::default();
-        for (node, count) in nodes.into_iter().zip(layers) {
-            let by = if INTEGER_OPERATORS.contains(&node.op_type.as_str()) {
-                &mut arithmetic.int8
-            } else if is_half(node) {
-                &mut arithmetic.fp16
-            } else {
-                &mut arithmetic.fp32
-            };
-            *by += count;
+        match layers {
+            Layers::InOrder(_) => {
+                for (node, count) in nodes.into_iter().zip(counts) {
+                    let by = if is_integer(node) {
+                        &mut arithmetic.int8
+                    } else if is_half(node) {
+                        &mut arithmetic.fp16
+                    } else {
+                        &mut arithmetic.fp32
+                    };
+                    *by += count;
+                }
+            }
+            // Operators on integers keep the name of the layer, at most with a number behind it; those on floats are
+            // called after what they were fused with.
+            Layers::Named(layers) => {
+                for node in nodes.into_iter().filter(|node| is_integer(node)) {
+                    let name = node.name.rsplit_once("_token_").map_or(node.name.as_str(), |(name, _)| name);
+                    let Some((_, count)) = layers.iter().find(|(layer, _)| layer == name) else {
+                        return Self::unknown(&counts);
+                    };
+                    arithmetic.int8 += count;
+                }
+                arithmetic.fp32 = counts.iter().sum::<u64>().saturating_sub(arithmetic.int8);
+            }
         }
         arithmetic
     }
 
-    /// From the nodes that our tract engine computes, in their order; nodes and layers must have as many products. Our own
-    /// kernels widen weights to single precision, except in convolutions of bytes.
-    pub(crate) fn of_tract(nodes: &[NodeProducts], layers: &[u64]) -> Self {
-        let alike = nodes.len() == layers.len()
-            && nodes.iter().zip(layers).all(|(node, count)| node.multiply_accumulates == *count);
-        if !alike {
-            return Self::unknown(layers);
+    /// From the nodes that our tract engine computes: as many as there are layers, with the same products. Our own kernels
+    /// widen weights to single precision, except in convolutions of bytes.
+    pub(crate) fn of_tract(nodes: &[NodeProducts], layers: Layers<'_>) -> Self {
+        let mut counts = layers.counts();
+        let mut found: Vec<u64> = nodes.iter().map(|node| node.multiply_accumulates).collect();
+        counts.sort_unstable();
+        found.sort_unstable();
+        if counts != found {
+            return Self::unknown(&counts);
         }
         let mut arithmetic = Self::default();
         for node in nodes {
@@ -148,9 +182,23 @@ mod tests {
     #[test]
     fn each_layer_counts_as_what_its_operator_multiplies() {
         let model = graph(&["QuantizeLinear", "QLinearConv", "MaxPool", "FusedGemm", "Conv"]);
-        let found = Arithmetic::of_graph(&model, &[900, 90, 10]);
+        let found = Arithmetic::of_graph(&model, Layers::InOrder(&[900, 90, 10]));
         assert_eq!(found, Arithmetic { int8: 900, fp16: 10, fp32: 90, unknown: 0 });
         assert_eq!(found.to_string(), "90.0 % int8, 1.0 % fp16, 9.0 % fp32");
+    }
+
+    #[test]
+    fn layers_that_branch_are_found_by_their_names() {
+        let mut model = graph(&["QLinearConv", "FusedConv", "QGemm"]);
+        let nodes = &mut model.graph.as_mut().expect("a graph").node;
+        nodes[0].name = "shortcut_token_12".into();
+        nodes[1].name = "relu_nchwc".into();
+        nodes[2].name = "fc".into();
+        let layers = [("conv".to_owned(), 900), ("shortcut".to_owned(), 90), ("fc".to_owned(), 10)];
+        let found = Arithmetic::of_graph(&model, Layers::Named(&layers));
+        assert_eq!(found, Arithmetic { int8: 100, fp32: 900, ..Arithmetic::default() });
+        model.graph.as_mut().expect("a graph").node[0].name = "another".into();
+        assert_eq!(Arithmetic::of_graph(&model, Layers::Named(&layers)).unknown, 1000);
     }
 
     #[test]
@@ -165,15 +213,15 @@ mod tests {
             node("IntegerConvolution3x3+MaxPool2x2", true, 90),
             node("Dense", false, 10),
         ];
-        let found = Arithmetic::of_tract(&nodes, &[900, 90, 10]);
+        let found = Arithmetic::of_tract(&nodes, Layers::InOrder(&[900, 90, 10]));
         assert_eq!(found, Arithmetic { int8: 90, fp32: 910, ..Arithmetic::default() });
-        assert_eq!(Arithmetic::of_tract(&nodes, &[900, 90, 11]).unknown, 1001, "another layer");
-        assert_eq!(Arithmetic::of_tract(&nodes, &[900]).unknown, 900, "more layers");
+        assert_eq!(Arithmetic::of_tract(&nodes, Layers::InOrder(&[900, 90, 11])).unknown, 1001, "another layer");
+        assert_eq!(Arithmetic::of_tract(&nodes, Layers::InOrder(&[900])).unknown, 900, "more layers");
     }
 
     #[test]
     fn nothing_is_said_of_a_graph_that_has_other_layers() {
-        let found = Arithmetic::of_graph(&graph(&["QLinearConv"]), &[900, 90]);
+        let found = Arithmetic::of_graph(&graph(&["QLinearConv"]), Layers::InOrder(&[900, 90]));
         assert_eq!(found, Arithmetic { unknown: 990, ..Arithmetic::default() });
     }
 }

@@ -249,7 +249,7 @@ mod tests {
             assert!(engine.relative_difference > 0.0 && engine.relative_difference < 0.2, "{report}");
             let arithmetic = engine.arithmetic.expect("looked at");
             assert_eq!((arithmetic.fp32, report.weight_bits), (arithmetic.total(), Some(4)), "{report}");
-            let precision = |layer: &crate::LayerReport| layer.precision == LayerPrecision::Int4Weights;
+            let precision = |layer: &LayerReport| layer.precision == LayerPrecision::Int4Weights;
             assert_eq!(report.layers.iter().filter(|layer| precision(layer)).count(), 3);
         }
     }

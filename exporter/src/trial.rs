@@ -3,6 +3,7 @@ use models::{Architecture, ModelCard, QuantizationRecord};
 use crate::{
     CalibrationReport, ExportError, ExportOptions, GateFailure, Granularity, Operators, Progress, RefinementReport,
     Scheme, TrialReport, Verification,
+    arithmetic::Layers,
     draft::Draft,
     folded::Step,
     gate::{Budget, Demand},
@@ -104,7 +105,7 @@ impl Workshop<'_> {
             demand,
             target,
             threads,
-            multiply_accumulates: (!plan.is_fp32()).then_some(self.multiply_accumulates),
+            multiply_accumulates: (!plan.is_fp32()).then_some(Layers::InOrder(self.multiply_accumulates)),
             candle_onnx: plan.is_float(),
         };
         let verification = verifier.verify(progress)?;

@@ -8,6 +8,7 @@ use runtime::{EngineChoice, Model, RuntimeError};
 
 use crate::{
     AbsentEngine, Arithmetic, EngineVerification, ExportError, Progress, Reference, Target, Verification,
+    arithmetic::Layers,
     gate::Demand,
     graph::{INPUT, OUTPUT},
     pictures::Inputs,
@@ -156,9 +157,8 @@ pub(crate) struct Verifier<'a> {
     pub(crate) demand: Demand,
     pub(crate) target: Target,
     pub(crate) threads: usize,
-    /// Multiply-accumulates of each layer of a quantized file, in the order of the network; none where nobody asks what
-    /// they are computed in.
-    pub(crate) multiply_accumulates: Option<&'a [u64]>,
+    /// Multiply-accumulates of each layer of a quantized file; none where nobody asks what they are computed in.
+    pub(crate) multiply_accumulates: Option<Layers<'a>>,
     /// Whether candle-onnx knows the operators of the file.
     pub(crate) candle_onnx: bool,
 }

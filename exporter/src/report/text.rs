@@ -29,17 +29,7 @@ impl fmt::Display for ExportReport {
         let Verification { data, pictures, absent, engines, .. } = &self.verification;
         writeln!(formatter, "compared with the network on {pictures} pictures ({data})")?;
         write!(formatter, "{}", engines_table(&self.verification))?;
-        for engine in engines {
-            if let Some(arithmetic) = engine.arithmetic {
-                let in_floats = arithmetic.fp32 + arithmetic.fp16 == arithmetic.total();
-                let stored = if in_floats && self.weight_bits.is_some() {
-                    ": integers are only stored, and the file is smaller for it"
-                } else {
-                    ""
-                };
-                write!(formatter, "\n{} multiplies {arithmetic}{stored}", engine.engine)?;
-            }
-        }
+        write_arithmetic(formatter, engines, self.weight_bits.is_some())?;
         for engine in absent {
             write!(formatter, "\nnot compared: {}: {}", engine.engine, engine.reason)?;
         }
@@ -51,15 +41,22 @@ impl fmt::Display for ForeignReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { file, source, bytes, source_bytes, layers, calibration_pictures, verification, .. } = self;
         let (megabytes, before) = (*bytes as f64 / 1e6, *source_bytes as f64 / 1e6);
-        let Verification { data, pictures, absent, .. } = verification;
+        let Verification { data, pictures, absent, engines, .. } = verification;
+        let back: Vec<_> = layers.iter().filter(|layer| layer.precision == LayerPrecision::Fp32).collect();
         writeln!(
             formatter,
-            "{}: int8, {megabytes:.1} MB; {layers} layers of {}, {before:.1} MB",
+            "{}: int8, {megabytes:.1} MB; {} layers of {}, {before:.1} MB",
             file.display(),
+            layers.len() - back.len(),
             source.display()
         )?;
+        if !back.is_empty() {
+            let names: Vec<_> = back.iter().map(|layer| layer.layer.as_str()).collect();
+            writeln!(formatter, "in fp32, so that the budget holds: {}", names.join(", "))?;
+        }
         writeln!(formatter, "calibrated on {calibration_pictures} pictures, compared with it on {pictures} ({data})")?;
         write!(formatter, "{}", engines_table(verification))?;
+        write_arithmetic(formatter, engines, true)?;
         for engine in absent {
             write!(formatter, "\nnot compared: {}: {}", engine.engine, engine.reason)?;
         }
@@ -78,6 +75,22 @@ fn numbers(scheme: Option<Scheme>) -> &'static str {
         Some(Scheme::WeightOnlyDenseInt4) => "int4 weights of dense layers",
         Some(Scheme::Fp16) => "fp16 weights",
     }
+}
+
+/// What each engine multiplies, and whether integers are only stored.
+fn write_arithmetic(
+    formatter: &mut fmt::Formatter<'_>,
+    engines: &[EngineVerification],
+    has_integers: bool,
+) -> fmt::Result {
+    for engine in engines {
+        let Some(arithmetic) = engine.arithmetic else { continue };
+        let in_floats = arithmetic.fp32 + arithmetic.fp16 == arithmetic.total();
+        let stored =
+            if in_floats && has_integers { ": integers are only stored, and the file is smaller for it" } else { "" };
+        write!(formatter, "\n{} multiplies {arithmetic}{stored}", engine.engine)?;
+    }
+    Ok(())
 }
 
 fn write_calibration(formatter: &mut fmt::Formatter<'_>, calibration: &CalibrationReport) -> fmt::Result {

@@ -21,7 +21,10 @@ use std::{sync::Arc, time::Instant};
 
 use rayon::ThreadPool;
 use tract_linalg::multithread::{Executor, multithread_tract_scope};
-use tract_onnx::{prelude::*, tract_core::ops::Cost};
+use tract_onnx::{
+    prelude::*,
+    tract_core::{internal::DimLike, ops::Cost},
+};
 
 use self::chain::Chain;
 use super::{Engine, EngineOptions, EngineReport, LayerTime, NodeCount, NodeProducts};
