@@ -41,7 +41,7 @@ impl TrainingStep {
     pub fn run(&mut self) -> Result<f64> {
         let start = Instant::now();
         let mut dropout = dropout_generator(1, self.adam.steps());
-        let batch = TrainingBatch { pictures: &self.pictures, labels: &self.labels, mixed: None };
+        let batch = TrainingBatch { pictures: &self.pictures, labels: &self.labels, mixed: None, teacher: None };
         let settings = StepSettings { learning_rate: 1e-5, ..StepSettings::default() };
         training_step(&self.network, &mut self.adam, batch, &settings, &mut dropout)?;
         Ok(1e3 * start.elapsed().as_secs_f64())

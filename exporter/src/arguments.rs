@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, ValueEnum};
 use exporter::{
     Calibration, ExportOptions, ForeignSource, Granularity, IntegerFormat, IntegerTypes, Operators, Opset, Preference,
-    Refinement, Scheme, Target, VerifyOn, WeightBits, Weights,
+    Refinement, Scheme, Slimming, Target, VerifyOn, WeightBits, Weights,
 };
 use models::Preset;
 use serde::{
@@ -17,7 +17,7 @@ use serde::{
 ///
 /// The file is compared with the network in tract, in ONNX Runtime where its library is found, and, unless it has
 /// integers, in candle-onnx; or in the engine of --target alone. It is only left in place if its answers are the
-/// network's, or if a quantized file keeps its budget of others: layers go back to fp32 until it does.
+/// network's, or if a slim or quantized file keeps its budget of others: layers go back to fp32 until it does.
 ///
 /// Exit codes: 0 the file is written and verified; 1 an error that you can fix; 2 wrong usage; 3 no file
 /// that was written computes what it should, and none is left; 130 interrupted (Ctrl-C; a second one ends at
@@ -36,6 +36,15 @@ pub(crate) struct Args {
     /// Make the numbers smaller; alone it means int8
     #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "int8", value_name = "SCHEME")]
     quantize: Option<Scheme>,
+
+    /// Make the network itself smaller without training: so many times fewer parameters, or auto for as many as the budget
+    /// allows; alone it means auto
+    #[arg(long, num_args = 0..=1, default_missing_value = "auto", value_name = "RATIO")]
+    slim: Option<Slimming>,
+
+    /// Training pictures that --slim fits weights to, evenly from all classes
+    #[arg(long, default_value_t = 512, value_name = "N", requires = "slim")]
+    slim_pictures: usize,
 
     /// Version of ONNX's operators, 13 to 21
     #[arg(long, default_value_t, value_name = "N")]
@@ -59,7 +68,7 @@ pub(crate) struct Args {
 
     /// Quantize an ONNX file of any project to static int8: a folder of pictures for each of its classes, of which half
     /// calibrate and half verify
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["quantize", "weights", "opset", "pictures", "trials"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["quantize", "slim", "weights", "opset", "pictures", "trials"])]
     calibrate: Option<PathBuf>,
 
     /// With --calibrate: the preprocessing of a file that does not say it: rescaling, torchvision or keras-imagenet
@@ -81,9 +90,9 @@ pub(crate) struct Args {
     int8: Int8,
 }
 
-/// What a quantized file may lose, and what happens where it loses more.
+/// What a slim or quantized file may lose, and what happens where it loses more.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Budget of a quantized file")]
+#[command(next_help_heading = "Budget of a slim or quantized file")]
 struct Budget {
     /// Share of the verification pictures that it may get wrong beyond those that the network gets wrong; one picture is
     /// always forgiven, unless this is 0
@@ -167,6 +176,8 @@ impl Args {
     pub(crate) fn options(&self) -> ExportOptions {
         ExportOptions {
             output: self.output.clone(),
+            slim: self.slim,
+            slim_pictures: self.slim_pictures,
             quantize: self.quantize,
             integers: IntegerFormat {
                 weight_bits: self.int8.weight_bits,
@@ -247,6 +258,9 @@ mod tests {
         assert_eq!(scheme(&["--quantize=fp16", "--threads", "1"]).expect("named"), Some(Scheme::Fp16));
         for wrong in [
             ["--preset", "rescaling"],
+            ["--slim", "1"],
+            ["--slim", "NaN"],
+            ["--slim-pictures", "9"],
             ["--quantize", "int4"],
             ["--opset", "12"],
             ["--max-drop", "1.5"],

@@ -68,6 +68,20 @@ pub enum ExportError {
         "int8 needs pictures to calibrate on, and the run's training side has none, or --calibration-pictures is 0"
     )]
     NoCalibrationPictures,
+    /// Slimming was asked to look at nothing.
+    #[error("--slim needs pictures to fit weights to, and the run's training side has none, or --slim-pictures is 0")]
+    NoSlimmingPictures,
+    /// There are not so many parameters to remove.
+    #[error(
+        "the network cannot have {asked} times fewer parameters: with one channel in each layer it has {most:.1} times \
+         fewer; use --slim with less, or --slim auto"
+    )]
+    SlimmingRatio {
+        /// How many times fewer there were to be.
+        asked: f64,
+        /// The most that is possible.
+        most: f64,
+    },
     /// Verification was asked to look at nothing.
     #[error("the file cannot be verified with no pictures; use --verify-pictures 1 or more")]
     NoVerificationPictures,

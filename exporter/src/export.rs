@@ -1,19 +1,26 @@
 use std::time::Instant;
 
 use candle_core::Device;
-use models::{ModelCard, Network, Provenance, RunFolder, Sha256, Side, Split};
+use models::{Architecture, ModelCard, Network, Provenance, RunFolder, Sha256, Side, Split};
 
 use crate::{
-    ExportError, ExportOptions, ExportReport, LayerReport, Progress, Scheme, VerifyOn, Weights,
+    ExportError, ExportOptions, ExportReport, LayerReport, Progress, Scheme, Slimming, SlimmingReport, TrialReport,
+    VerifyOn, Weights,
     draft::Draft,
-    folded::fold,
+    folded::{Step, fold},
     pictures::{Inputs, Selection},
     quantization::calibration::COMPARED_PICTURES,
     search::{Found, Search},
+    slimming::strength::{Slimmed, Slimmer},
     trial::{Trial, Workshop},
     trials,
     verification::Expected,
 };
+
+/// Files that are written to find how slim a network may be: the range of ratios is halved so often, in logarithms.
+const AUTO_FILES: usize = 7;
+/// The most training pictures that weights are not refitted on, so that the refit is compared on them.
+const MOST_HELD_OUT: usize = 32;
 
 /// Writes a run's network as ONNX, and verifies the file against the network.
 ///
@@ -42,6 +49,7 @@ pub fn export_with_progress(
     let source = Source::open(run, options)?;
     let inputs = source.verification_inputs(options)?;
     let calibration = source.calibration_inputs(options)?;
+    let slimming_pictures = source.slimming_inputs(options)?;
     let expected = Expected::of(&source.network, &inputs, progress)?;
     let Source { network, card, split, weights_sha256 } = source;
     let architecture = network.architecture().clone();
@@ -55,26 +63,27 @@ pub fn export_with_progress(
         data: Some(data_sha256),
         epochs: card.provenance.epochs,
         initial_weights: card.provenance.initial_weights.clone(),
+        slimming: card.provenance.slimming.clone(),
         ..Provenance::default()
     };
     let card = ModelCard { metrics: Vec::new(), provenance, ..card };
-    let layers = architecture.layers();
-    let multiply_accumulates: Vec<u64> =
-        layers.iter().map(models::Layer::multiply_accumulates).filter(|&count| count > 0).collect();
-    let workshop = Workshop {
-        options,
-        architecture: &architecture,
-        card: &card,
-        inputs: &inputs,
-        expected: &expected,
-        multiply_accumulates: &multiply_accumulates,
+    let files = Files { options, card, inputs: &inputs, expected: &expected, calibration: &calibration };
+    let (Found { trial, trials, sensitivities }, Written { architecture, slimming }) = match options.slim {
+        None => {
+            let found = files.search(&architecture, steps, None, progress)?;
+            (found, Written { architecture, slimming: None })
+        }
+        Some(slim) => {
+            let (fitted_on, held_out) = slimming_pictures;
+            let slimmer = Slimmer::new(&architecture, &steps, &fitted_on, &held_out, progress)?;
+            files.slim(&slimmer, slim, progress)?
+        }
     };
-    let Found { trial, trials, sensitivities } = Search::new(workshop, steps, &calibration).run(progress)?;
     if let Some(folder) = &options.trials {
         trials::write(folder, &trials)?;
     }
     let (held, layers) = (trial.held(), LayerReport::of(&trial.plan, &sensitivities));
-    let Trial { draft, scheme, nodes, bytes, verification, failures, calibration, rounding, .. } = trial;
+    let Trial { draft, scheme, nodes, merged_bytes, bytes, verification, failures, calibration, rounding, .. } = trial;
     let report = ExportReport {
         file: options.output.clone(),
         held,
@@ -85,15 +94,17 @@ pub fn export_with_progress(
         opset: options.opset.version(),
         ir_version: options.opset.ir_version(),
         nodes,
+        merged_bytes,
         parameters: architecture.parameters(),
         weights: options.weights,
         weights_sha256,
         data_sha256,
         layers: if scheme.is_some() { layers } else { Vec::new() },
+        slimming,
         calibration,
         rounding,
         verification,
-        trials: if options.quantize.is_some() { trials } else { Vec::new() },
+        trials: if options.quantize.is_some() || options.slim.is_some() { trials } else { Vec::new() },
         seconds: start.elapsed().as_secs_f64(),
     };
     if !held {
@@ -101,6 +112,89 @@ pub fn export_with_progress(
     }
     draft.finish()?;
     Ok(report)
+}
+
+/// What the files of an export have in common, whatever network they hold.
+struct Files<'a> {
+    options: &'a ExportOptions,
+    /// Without architecture, and what is measured on a file.
+    card: ModelCard,
+    inputs: &'a Inputs,
+    expected: &'a Expected,
+    calibration: &'a Inputs,
+}
+
+/// The network of the file that is kept.
+struct Written {
+    architecture: Architecture,
+    slimming: Option<SlimmingReport>,
+}
+
+impl Files<'_> {
+    /// Looks for the file of one network.
+    fn search(
+        &self,
+        architecture: &Architecture,
+        steps: Vec<Step>,
+        slimming: Option<&SlimmingReport>,
+        progress: &mut dyn Progress,
+    ) -> Result<Found, ExportError> {
+        let layers = architecture.layers();
+        let multiply_accumulates: Vec<u64> =
+            layers.iter().map(models::Layer::multiply_accumulates).filter(|&count| count > 0).collect();
+        let card = ModelCard { architecture: Some(architecture.clone()), ..self.card.clone() };
+        let workshop = Workshop {
+            options: self.options,
+            architecture,
+            slimming,
+            card: &card,
+            inputs: self.inputs,
+            expected: self.expected,
+            multiply_accumulates: &multiply_accumulates,
+        };
+        Search::new(workshop, steps, self.calibration).run(progress)
+    }
+
+    /// Makes the network smaller: so much, or as much as leaves the smallest file that keeps the budget.
+    fn slim(
+        &self,
+        slimmer: &Slimmer<'_>,
+        slim: Slimming,
+        progress: &mut dyn Progress,
+    ) -> Result<(Found, Written), ExportError> {
+        let mut attempt = |ratio| {
+            let Slimmed { steps, architecture, report } = slimmer.slim(ratio, progress)?;
+            let found = self.search(&architecture, steps, Some(&report), progress)?;
+            Ok::<_, ExportError>((found, Written { architecture, slimming: Some(report) }))
+        };
+        let (mut low, mut high) = match slim {
+            Slimming::Ratio(ratio) => return attempt(ratio),
+            Slimming::Auto => (1.0, slimmer.most()),
+        };
+        let mut trials = Vec::new();
+        let mut best: Option<(Found, Written)> = None;
+        for _ in 0..AUTO_FILES {
+            let ratio = f64::sqrt(low * high);
+            let (found, written) = attempt(ratio)?;
+            trials.extend(found.trials.iter().map(|trial| TrialReport { chosen: false, ..trial.clone() }));
+            let better = best.as_ref().is_none_or(|(best, _)| found.trial.beats(&best.trial));
+            // A file that had to take layers back to f32 may be larger than one of a less slim network.
+            let stronger = found.trial.held() && better;
+            *(if stronger { &mut low } else { &mut high }) = ratio;
+            if better {
+                best = Some((found, written));
+            }
+        }
+        let (mut found, written) = best.ok_or(ExportError::NothingToQuantize)?;
+        for trial in found.trials.iter().filter(|trial| trial.chosen) {
+            let same = |one: &&mut TrialReport| one.name() == trial.name() && one.bytes == trial.bytes;
+            if let Some(chosen) = trials.iter_mut().find(same) {
+                chosen.chosen = true;
+            }
+        }
+        found.trials = trials;
+        Ok((found, written))
+    }
 }
 
 /// A run, read and found consistent.
@@ -131,21 +225,45 @@ impl Source {
         if self.split.side(Side::Validation).next().is_some() { Side::Validation } else { Side::Training }
     }
 
-    /// How many training pictures calibration may look at: where there is no validation side, half of them are left to
-    /// verify with.
+    /// How many training pictures calibration may look at.
     fn calibration_pictures(&self, options: &ExportOptions) -> usize {
-        let limit = match self.verified_side() {
-            Side::Training => self.split.side(Side::Training).count().div_ceil(2),
-            _ => usize::MAX,
+        options.calibration_pictures.min(self.training_pictures())
+    }
+
+    /// How many training pictures slimming may look at.
+    fn slimming_pictures(&self, options: &ExportOptions) -> usize {
+        options.slim_pictures.min(self.training_pictures())
+    }
+
+    /// How many training pictures files are not verified with: where there is no validation side, half of them are left
+    /// for that.
+    fn training_pictures(&self) -> usize {
+        let pictures = self.split.side(Side::Training).count();
+        if self.verified_side() == Side::Training { pictures.div_ceil(2) } else { pictures }
+    }
+
+    /// The training pictures that weights are refitted on, and others that this is compared on.
+    fn slimming_inputs(&self, options: &ExportOptions) -> Result<(Inputs, Inputs), ExportError> {
+        let pictures = options.slim.map_or(0, |_| self.slimming_pictures(options));
+        if options.slim.is_some() && pictures == 0 {
+            return Err(ExportError::NoSlimmingPictures);
+        }
+        let held_out = (pictures / 8).min(MOST_HELD_OUT);
+        let inputs = |skip, limit| {
+            let selection = Selection { side: Side::Training, skip, limit };
+            Inputs::of(&self.split, selection, &self.card.preprocess, options.pictures.as_deref())
         };
-        options.calibration_pictures.min(limit)
+        Ok((inputs(held_out, pictures - held_out), inputs(0, held_out)))
     }
 
     fn verification_inputs(&self, options: &ExportOptions) -> Result<Inputs, ExportError> {
         let preprocess = &self.card.preprocess;
         let side = self.verified_side();
-        let skip = match (side, options.quantize) {
-            (Side::Training, Some(_)) => self.calibration_pictures(options),
+        let skip = match side {
+            Side::Training => {
+                let calibrated = options.quantize.map_or(0, |_| self.calibration_pictures(options));
+                calibrated.max(options.slim.map_or(0, |_| self.slimming_pictures(options)))
+            }
             _ => 0,
         };
         let selection = Selection { side, skip, limit: options.verify_pictures };
@@ -356,7 +474,7 @@ mod tests {
         };
         let report = export(&run, &options).expect("an export");
         assert!(report.trials.len() > Scheme::CANDIDATES.len(), "each, and the network as trained: {report}");
-        let fits = |trial: &&crate::TrialReport| trial.held && trial.scheme.is_some();
+        let fits = |trial: &&TrialReport| trial.held && trial.scheme.is_some();
         let least = report.trials.iter().filter(fits).map(|trial| trial.bytes).min();
         assert_eq!(least, Some(report.bytes), "{report}");
         let chosen: Vec<_> = report.trials.iter().filter(|trial| trial.chosen).collect();
@@ -405,6 +523,96 @@ mod tests {
             let calibration = report.calibration.expect("calibrated");
             assert_eq!((calibration.pictures, report.verification.pictures), counts);
         }
+    }
+
+    #[test]
+    fn a_slim_file_serves_and_its_card_says_what_was_done() {
+        for architecture in architectures() {
+            for quantize in [None, Some(Scheme::Int8)] {
+                let folder = tempfile::tempdir().expect("a folder");
+                let run = testing::run(folder.path(), &testing::network(&architecture));
+                let options = ExportOptions {
+                    slim: Some(Slimming::Ratio(1.3)),
+                    quantize,
+                    max_drop: 0.5,
+                    target: Target::Tract,
+                    ..options(folder.path())
+                };
+                let report = export(&run, &options).expect("an export");
+                let slimming = report.slimming.as_ref().expect("slimmed");
+                let before = architecture.parameters();
+                assert!(slimming.ratio >= 1.3 && slimming.teacher_parameters == before, "{report}");
+                assert_eq!((slimming.parameters, slimming.pictures), (report.parameters, 16), "two are held out");
+                let once = fs::read(&report.file).expect("a file");
+                let model = Model::builder().engine(EngineChoice::Tract).open(&report.file).expect("a model");
+                let slim = model.card().architecture.as_ref().expect("an architecture");
+                assert_eq!(slim.parameters(), report.parameters);
+                let record = model.card().provenance.slimming.as_ref().expect("a record");
+                let engine = &report.verification.engines[0];
+                assert_eq!((record.teacher, record.parameters), (report.weights_sha256, report.parameters));
+                assert_eq!((record.pictures, record.agreement), (6, engine.agreeing));
+                assert_eq!((Some(record.lost), Some(record.won)), (engine.pictures_lost, engine.pictures_won));
+                assert_eq!(record.mcnemar, models::mcnemar(record.lost, record.won));
+                drop(model);
+                export(&run, &options).expect("the same again");
+                assert_eq!(fs::read(&report.file).expect("a file"), once, "the same bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn auto_keeps_the_smallest_slim_file_that_holds() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let run = testing::run(folder.path(), &testing::network(&architectures()[1]));
+        let options = ExportOptions {
+            slim: Some(Slimming::Auto),
+            max_drop: 0.5,
+            target: Target::Tract,
+            trials: Some(folder.path().join("run/trials")),
+            ..options(folder.path())
+        };
+        let report = export(&run, &options).expect("an export");
+        assert_eq!(report.trials.len(), AUTO_FILES, "{report}");
+        let least = report.trials.iter().filter(|trial| trial.held).map(|trial| trial.bytes).min();
+        assert_eq!(least, Some(report.bytes), "{report}");
+        let chosen: Vec<_> = report.trials.iter().filter(|trial| trial.chosen).collect();
+        let ratio = report.slimming.as_ref().map(|slimming| slimming.ratio);
+        assert!(chosen.len() == 1 && chosen[0].slim_ratio == ratio, "{report}");
+        assert!(folder.path().join("run/trials/trials.csv").is_file());
+    }
+
+    #[test]
+    fn more_than_there_is_cannot_be_removed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let run = testing::run(folder.path(), &testing::network(&architectures()[0]));
+        let slim = |ratio, slim_pictures| {
+            let slim = Some(Slimming::Ratio(ratio));
+            export(&run, &ExportOptions { slim, slim_pictures, ..options(folder.path()) })
+        };
+        let error = slim(1e6, 512).expect_err("a million times");
+        let message = error.to_string();
+        assert!(matches!(error, ExportError::SlimmingRatio { .. }) && message.contains("--slim auto"), "{message}");
+        let error = slim(2.0, 0).expect_err("nothing to look at");
+        assert!(matches!(error, ExportError::NoSlimmingPictures), "{error}");
+        assert!(left_over(folder.path()).is_empty());
+    }
+
+    #[test]
+    fn a_slim_file_beyond_the_budget_is_not_left() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let run = testing::run(folder.path(), &testing::network(&architectures()[0]));
+        let options = ExportOptions {
+            slim: Some(Slimming::Ratio(10.0)),
+            min_agreement: Some(1.0),
+            verify_on: VerifyOn::Noise,
+            verify_pictures: 64,
+            target: Target::Tract,
+            max_drop: 0.0,
+            ..options(folder.path())
+        };
+        let error = export(&run, &options).expect_err("one channel here and there answers otherwise");
+        assert!(matches!(&error, ExportError::Gate { report, .. } if report.slimming.is_some()), "{error}");
+        assert!(left_over(folder.path()).is_empty());
     }
 
     #[test]

@@ -9,6 +9,8 @@
 //! - Nodes and constants carry the names of the layers: `block1_conv1`, `block1_conv1.weight`.
 //! - [`Scheme`]: static int8, dynamic int8 or int8 weights for dense layers, f16 weights, mixtures of them, or the best
 //!   that keeps a budget of lost answers; layers that cost too much go back to f32.
+//! - [`Slimming`]: fewer channels, with weights refitted by least squares to what the network computes on training
+//!   pictures.
 //!
 //! Architecture invariant: no weights are changed by gradients here.
 //!
@@ -40,6 +42,7 @@ mod quantization;
 mod report;
 mod scheme;
 mod search;
+mod slimming;
 #[cfg(test)]
 mod testing;
 mod tolerance;
@@ -62,5 +65,9 @@ pub use quantization::{
 pub use report::{AbsentEngine, EngineVerification, ExportReport, LayerReport, Reference, TrialReport, Verification};
 pub use scheme::{
     Calibration, Granularity, IntegerFormat, IntegerTypes, Operators, Preference, Refinement, Scheme, WeightBits,
+};
+pub use slimming::{
+    report::{SlimmedLayer, SlimmingReport, SlimmingStep},
+    strength::{Slimming, SlimmingError},
 };
 pub use tolerance::Tolerance;

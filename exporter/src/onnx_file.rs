@@ -1,5 +1,5 @@
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fs::File,
     io::{self, BufWriter, Seek, SeekFrom, Write},
 };
@@ -145,6 +145,26 @@ impl Initializer {
         Ok(TensorProto { raw_data, ..self.message_without_data() })
     }
 
+    /// Whether both are the same but for their names; those whose bytes cannot be had are not.
+    fn equals(&self, other: &Self) -> bool {
+        let (one, two) = (&self.values, &other.values);
+        let alike = self.dims == other.dims && one.data_type() == two.data_type();
+        alike
+            && match (one, two) {
+                (Values::F32(one), Values::F32(two)) => with_f32(one, |one| {
+                    with_f32(two, |two| Ok(one.iter().zip(two).all(|(one, two)| one.to_bits() == two.to_bits())))
+                })
+                .unwrap_or(false),
+                (Values::F16(one), Values::F16(two)) => {
+                    one.iter().zip(two).all(|(one, two)| one.to_bits() == two.to_bits())
+                }
+                (Values::U8(one), Values::U8(two)) => one == two,
+                (Values::I8(one), Values::I8(two)) => one == two,
+                (Values::I32(one), Values::I32(two)) => one == two,
+                _ => false,
+            }
+    }
+
     fn message_without_data(&self) -> TensorProto {
         TensorProto {
             dims: self.dims.iter().map(|&dim| dim as i64).collect(),
@@ -183,6 +203,29 @@ fn write_field_start(writer: &mut impl Write, key: u8, content: u64) -> io::Resu
 }
 
 impl OnnxFile {
+    /// Keeps one of constants that are equal in type, shape and bytes, and gives the bytes that the others had.
+    pub(crate) fn merge_duplicates(&mut self) -> u64 {
+        let mut kept: Vec<Initializer> = Vec::with_capacity(self.initializers.len());
+        let mut names: HashMap<String, String> = HashMap::new();
+        let mut saved = 0;
+        for constant in std::mem::take(&mut self.initializers) {
+            match kept.iter().find(|earlier| earlier.equals(&constant)) {
+                Some(earlier) => {
+                    saved += field_len(constant.message_len());
+                    names.insert(constant.name, earlier.name.clone());
+                }
+                None => kept.push(constant),
+            }
+        }
+        self.initializers = kept;
+        for input in self.graph.node.iter_mut().flat_map(|node| &mut node.input) {
+            if let Some(name) = names.get(input) {
+                input.clone_from(name);
+            }
+        }
+        saved
+    }
+
     fn graph_len(&self) -> u64 {
         let initializers: u64 = self.initializers.iter().map(|tensor| field_len(tensor.message_len())).sum();
         self.graph.encoded_len() as u64 + initializers
@@ -267,6 +310,22 @@ mod tests {
         assert_eq!(graph.initializer[1].raw_data, (-7i32).to_le_bytes());
         assert_eq!(graph.initializer[2].raw_data, [0x00, 0x3c, 0x00, 0xbc]);
         assert_eq!(graph.initializer[3].data_type, DataType::Int8 as i32);
+    }
+
+    #[test]
+    fn equal_constants_are_written_once() {
+        let mut file = sample();
+        let twin =
+            |name: &str, dims: Vec<usize>| Initializer { name: name.into(), dims, values: Values::I8(vec![-1; 200]) };
+        file.initializers.extend([twin("e", vec![200]), twin("f", vec![2, 100])]);
+        let inputs = ["d", "e", "f", "b"].map(str::to_owned).to_vec();
+        file.graph.node.push(NodeProto { input: inputs, ..NodeProto::default() });
+        let before = file.len();
+        let saved = file.merge_duplicates();
+        assert!(saved > 200 && before - file.len() >= saved, "{saved}");
+        let names: Vec<_> = file.initializers.iter().map(|constant| constant.name.as_str()).collect();
+        assert_eq!(names, ["a", "b", "c", "d", "f"], "another shape is another constant");
+        assert_eq!(file.graph.node[1].input, ["d", "d", "f", "b"]);
     }
 
     #[test]

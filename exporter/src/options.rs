@@ -3,13 +3,17 @@ use std::{fmt, path::PathBuf, str::FromStr};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use crate::{Calibration, IntegerFormat, Preference, Refinement, Scheme};
+use crate::{Calibration, IntegerFormat, Preference, Refinement, Scheme, Slimming};
 
 /// What an export is to be.
 #[derive(Clone, Debug)]
 pub struct ExportOptions {
     /// The ONNX file; its folder must exist, an old file is replaced.
     pub output: PathBuf,
+    /// How much smaller the network is made; all of it where none.
+    pub slim: Option<Slimming>,
+    /// How many pictures of the run's training side slimming looks at.
+    pub slim_pictures: usize,
     /// How the numbers are made smaller; f32 as trained where none.
     pub quantize: Option<Scheme>,
     /// How integers stand for numbers, in schemes that have them.
@@ -42,10 +46,10 @@ pub struct ExportOptions {
     pub verify_on: VerifyOn,
     /// Where the run's pictures are now, if not where they were.
     pub pictures: Option<PathBuf>,
-    /// The share of verification pictures that a quantized file may get wrong beyond those that the network
+    /// The share of verification pictures that a slim or quantized file may get wrong beyond those that the network
     /// gets wrong. One picture is always forgiven, unless this is 0.
     pub max_drop: f64,
-    /// The least share of verification pictures to which a quantized file must give the network's own answer.
+    /// The least share of verification pictures to which such a file must give the network's own answer.
     pub min_agreement: Option<f64>,
     /// Threads of the engines; all cores where 0.
     pub threads: usize,
@@ -56,6 +60,8 @@ impl ExportOptions {
     pub fn new(output: impl Into<PathBuf>) -> Self {
         Self {
             output: output.into(),
+            slim: None,
+            slim_pictures: 512,
             quantize: None,
             integers: IntegerFormat::default(),
             calibration: Calibration::Auto,

@@ -6,8 +6,8 @@ use models::{Metric, QuantizationCost, Sha256};
 use serde::Serialize;
 
 use crate::{
-    Arithmetic, CalibrationReport, LayerPrecision, RefinementReport, Scheme, Target, Tolerance, Weights,
-    quantization::plan::Plan,
+    Arithmetic, CalibrationReport, LayerPrecision, RefinementReport, Scheme, SlimmingReport, Target, Tolerance,
+    Weights, quantization::plan::Plan,
 };
 
 /// What was exported, and how the file compares with the network. Serialized, it is what
@@ -32,6 +32,8 @@ pub struct ExportReport {
     pub ir_version: i64,
     /// Nodes of the graph.
     pub nodes: usize,
+    /// Bytes of constants that equal others, and are not written again.
+    pub merged_bytes: u64,
     /// Stored values of the network, as Keras counts them.
     pub parameters: usize,
     /// Which weights of the run.
@@ -42,13 +44,15 @@ pub struct ExportReport {
     pub data_sha256: Sha256,
     /// Each layer with weights and its precision, in the order of the network; empty for f32.
     pub layers: Vec<LayerReport>,
+    /// How the network was made smaller; null where it was not.
+    pub slimming: Option<SlimmingReport>,
     /// What calibration saw and chose; null unless static int8.
     pub calibration: Option<CalibrationReport>,
     /// What rounding the weights of an output together did; null where it was not tried.
     pub rounding: Option<RefinementReport>,
     /// How the file compares with the network.
     pub verification: Verification,
-    /// Every file that was written on the way; empty where nothing was to be quantized.
+    /// Every file that was written on the way; empty where nothing was to be made smaller.
     pub trials: Vec<TrialReport>,
     /// Seconds that all of it took.
     pub seconds: f64,
@@ -84,6 +88,8 @@ impl LayerReport {
 /// A file that was written and measured on the way to the one that is kept.
 #[derive(Clone, Debug, Serialize)]
 pub struct TrialReport {
+    /// How many times fewer parameters it has than the network as trained; null where that was not made smaller.
+    pub slim_ratio: Option<f64>,
     /// Its scheme; null as trained.
     pub scheme: Option<Scheme>,
     /// The layers that went back to f32 for it, the most sensitive first.
@@ -99,9 +105,10 @@ pub struct TrialReport {
 }
 
 impl TrialReport {
-    /// The scheme and the number of layers in f32: `int8, 2 layers fp32`.
+    /// The scheme and the number of layers in f32: `slim 12.5×, int8, 2 layers fp32`.
     pub(crate) fn name(&self) -> String {
         let scheme = self.scheme.map_or_else(|| "fp32".to_owned(), |scheme| scheme.to_string());
+        let scheme = self.slim_ratio.map_or(scheme.clone(), |ratio| format!("slim {ratio:.1}×, {scheme}"));
         match self.fp32_layers.len() {
             0 => scheme,
             1 => format!("{scheme}, 1 layer fp32"),
@@ -161,6 +168,10 @@ pub struct EngineVerification {
     pub accuracy: Option<f64>,
     /// Right answers fewer than the network's; where there are none to count, other answers than the network's.
     pub lost: usize,
+    /// Pictures that the network answers rightly and the file does not; null where there is nothing to count.
+    pub pictures_lost: Option<usize>,
+    /// Pictures that the file answers rightly and the network does not; null where there is nothing to count.
+    pub pictures_won: Option<usize>,
     /// Milliseconds from the path to an engine that is ready.
     pub load_ms: f64,
     /// Median milliseconds for one picture, preprocessed, at batch 1; null for a reference evaluator.

@@ -1,8 +1,8 @@
-use models::{Architecture, ModelCard, QuantizationRecord};
+use models::{Architecture, ModelCard, QuantizationRecord, SlimmingRecord, mcnemar};
 
 use crate::{
     CalibrationReport, ExportError, ExportOptions, GateFailure, Granularity, Operators, Progress, RefinementReport,
-    Scheme, TrialReport, Verification,
+    Scheme, SlimmingReport, TrialReport, Verification,
     arithmetic::Layers,
     draft::Draft,
     folded::Step,
@@ -18,6 +18,8 @@ use crate::{
 pub(crate) struct Workshop<'a> {
     pub(crate) options: &'a ExportOptions,
     pub(crate) architecture: &'a Architecture,
+    /// How it was made smaller, where it was.
+    pub(crate) slimming: Option<&'a SlimmingReport>,
     /// The card of a file without what is measured on it.
     pub(crate) card: &'a ModelCard,
     /// What files are verified with.
@@ -44,7 +46,9 @@ pub(crate) struct Trial {
     pub(crate) draft: Draft,
     pub(crate) scheme: Option<Scheme>,
     pub(crate) plan: Plan,
+    pub(crate) slim_ratio: Option<f64>,
     pub(crate) nodes: usize,
+    pub(crate) merged_bytes: u64,
     pub(crate) bytes: u64,
     pub(crate) verification: Verification,
     pub(crate) failures: Vec<GateFailure>,
@@ -56,6 +60,16 @@ impl Trial {
     /// Whether the file is what was asked for.
     pub(crate) fn held(&self) -> bool {
         self.failures.is_empty()
+    }
+
+    /// Whether it is to be kept in place of another: it alone keeps the budget, or both do and it is smaller, or neither
+    /// does and it lost less.
+    pub(crate) fn beats(&self, other: &Self) -> bool {
+        match (self.held(), other.held()) {
+            (true, true) => self.bytes < other.bytes,
+            (false, false) => self.lost() < other.lost(),
+            (held, _) => held,
+        }
     }
 
     /// Answers lost, in the engine that lost most.
@@ -71,6 +85,7 @@ impl Trial {
     /// What becomes of it in the report.
     pub(crate) fn report(&self) -> TrialReport {
         TrialReport {
+            slim_ratio: self.slim_ratio,
             scheme: self.scheme,
             fp32_layers: self.plan.reverted().to_vec(),
             bytes: self.bytes,
@@ -91,13 +106,15 @@ impl Workshop<'_> {
         if self.options.integers.operators == Operators::Qoperator {
             qoperator::fuse(&mut file);
         }
+        let merged_bytes = file.merge_duplicates();
         let labels = &self.card.labels;
         file.header.doc_string =
             format!("{} for {} classes: {}", self.architecture.name, labels.len(), labels.join(", "));
         let nodes = file.graph.node.len();
         let draft = Draft::write(&self.options.output, file, self.card)?;
         let ExportOptions { max_drop, min_agreement, target, threads, .. } = *self.options;
-        let demand = Demand::of(plan, Budget { max_drop, min_agreement });
+        let budget = Budget { max_drop, min_agreement };
+        let demand = if self.slimming.is_some() { Demand::lossy(budget) } else { Demand::of(plan, budget) };
         let verifier = Verifier {
             path: draft.path(),
             inputs: self.inputs,
@@ -113,17 +130,45 @@ impl Workshop<'_> {
         card.provenance.quantization = scheme.map(|scheme| self.describe(scheme, plan, prepared));
         card.provenance.quantization_record =
             scheme.map(|scheme| self.record(scheme, plan, calibration.as_ref(), &verification));
+        if let Some(slimming) = self.slimming {
+            card.provenance.slimming = self.slimming_record(slimming, &verification);
+        }
         let bytes = draft.note(card.to_metadata())?;
         Ok(Trial {
             draft,
             scheme,
             plan: plan.clone(),
+            slim_ratio: self.slimming.map(|slimming| slimming.ratio),
             nodes,
+            merged_bytes,
             bytes,
             failures: demand.failures_of(&verification),
             verification,
             calibration: calibration.clone(),
             rounding: *rounding,
+        })
+    }
+
+    /// What slimming did and cost, in the engine that lost most of those that saw every picture.
+    fn slimming_record(&self, slimming: &SlimmingReport, verification: &Verification) -> Option<SlimmingRecord> {
+        let everything = verification.engines.iter().filter(|engine| engine.pictures == verification.pictures);
+        let engine = everything.reduce(|worst, engine| if engine.lost > worst.lost { engine } else { worst })?;
+        // Where pictures have no class, another answer than the teacher's is a lost one.
+        let lost = engine.pictures_lost.unwrap_or(engine.lost);
+        let won = engine.pictures_won.unwrap_or(0);
+        Some(SlimmingRecord {
+            method: slimming.describe(),
+            teacher: self.card.provenance.weights?,
+            teacher_parameters: slimming.teacher_parameters,
+            parameters: slimming.parameters,
+            pictures: engine.pictures,
+            lost,
+            won,
+            mcnemar: mcnemar(lost, won),
+            agreement: engine.agreeing,
+            data: verification.data.clone(),
+            engine: engine.engine.clone(),
+            robustness: Vec::new(),
         })
     }
 

@@ -16,6 +16,7 @@ const SCALE: f32 = 2.0;
 #[derive(Serialize)]
 struct Row<'a> {
     file: String,
+    slim_ratio: Option<f64>,
     fp32_layers: String,
     bytes: u64,
     engine: &'a str,
@@ -55,6 +56,7 @@ fn to_csv(trials: &[TrialReport]) -> Result<Vec<u8>, csv::Error> {
     for trial in trials {
         for engine in &trial.engines {
             writer.serialize(Row {
+                slim_ratio: trial.slim_ratio,
                 file: trial.scheme.map_or_else(|| "fp32".to_owned(), |scheme| scheme.to_string()),
                 fp32_layers: trial.fp32_layers.join(" "),
                 bytes: trial.bytes,
@@ -96,6 +98,8 @@ pub(crate) mod tests {
             correct: Some(90 - lost),
             accuracy: Some((90 - lost) as f64 / 100.0),
             lost,
+            pictures_lost: Some(lost),
+            pictures_won: Some(0),
             load_ms: 20.0,
             latency_ms: Some(5.0),
             threads: Some(1),
@@ -103,6 +107,7 @@ pub(crate) mod tests {
             held: lost == 0,
         };
         TrialReport {
+            slim_ratio: None,
             scheme,
             fp32_layers: fp32_layers.iter().map(|&layer| layer.to_owned()).collect(),
             bytes: 1_000_000,
@@ -121,7 +126,7 @@ pub(crate) mod tests {
         let csv = fs::read_to_string(folder.join("trials.csv")).expect("a file");
         let rows: Vec<_> = csv.lines().collect();
         assert_eq!(rows.len(), 5, "{csv}");
-        assert_eq!(rows[3], "int8,fc1 fc2,1000000,tract,100,87,0.87,3,97,20.0,5.0,3,0,1,false,false", "{}", rows[0]);
+        assert_eq!(rows[3], "int8,,fc1 fc2,1000000,tract,100,87,0.87,3,97,20.0,5.0,3,0,1,false,false", "{}", rows[0]);
         let json: serde_json::Value =
             serde_json::from_slice(&fs::read(folder.join("trials.json")).expect("a file")).expect("JSON");
         assert_eq!(json[1]["scheme"], "int8");

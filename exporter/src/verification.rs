@@ -87,6 +87,16 @@ impl Expected {
         Some(rows.filter(|(label, row)| first_class(row) == **label).count())
     }
 
+    /// Pictures that only the network, and those that only the other answers rightly.
+    fn flips(&self, logits: &[f32]) -> Option<(usize, usize)> {
+        let rows = self.logits.chunks(self.classes).zip(logits.chunks(self.classes));
+        let right = self.labels.as_ref()?.iter().zip(rows);
+        let right = right.map(|(label, (own, other))| (first_class(own) == *label, first_class(other) == *label));
+        Some(right.fold((0, 0), |(lost, won), (own, other)| {
+            (lost + usize::from(own && !other), won + usize::from(other && !own))
+        }))
+    }
+
     fn accuracy(&self, correct: Option<usize>, pictures: usize) -> Option<f64> {
         correct.map(|correct| correct as f64 / pictures.max(1) as f64)
     }
@@ -105,6 +115,7 @@ impl Expected {
             (Some(expected), Some(correct)) => expected.saturating_sub(correct),
             _ => pictures - agreeing,
         };
+        let flips = correct.is_some().then(|| self.flips(&logits)).flatten();
         let mut verification = EngineVerification {
             engine,
             version,
@@ -116,6 +127,8 @@ impl Expected {
             correct,
             accuracy: self.accuracy(correct, pictures),
             lost,
+            pictures_lost: flips.map(|flips| flips.0),
+            pictures_won: flips.map(|flips| flips.1),
             load_ms,
             latency_ms,
             threads,
@@ -359,6 +372,8 @@ mod tests {
         // Where the classes are known, another answer that is right costs nothing.
         assert!(held(Some(vec![1, 1, 0]), &one_other_class, 0.0));
         assert!(!held(Some(vec![0, 1, 0]), &one_other_class, 0.0));
+        let flips = compared(&expected(Some(vec![1, 1, 0])), vec![0.0, 1.0, 1.0, 0.0, 1.0, 0.0], answers(1.0, None));
+        assert_eq!((flips.pictures_lost, flips.pictures_won, flips.lost), (Some(1), Some(1), 0));
     }
 
     #[test]

@@ -2,7 +2,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{Architecture, InitialWeights, Interval, Preprocess, QuantizationRecord, Sha256, TemperatureScaling};
+use crate::{
+    Architecture, InitialWeights, Interval, Preprocess, QuantizationRecord, Sha256, SlimmingRecord, TemperatureScaling,
+};
 
 /// Everything that a server must know beside the graph, and everything that a person asks about a model.
 ///
@@ -67,6 +69,9 @@ pub struct Provenance {
     /// The same in full, with what it cost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quantization_record: Option<QuantizationRecord>,
+    /// How the network was made smaller, where it was, and what that cost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slimming: Option<SlimmingRecord>,
 }
 
 /// Why metadata is not a [`ModelCard`].
@@ -199,6 +204,36 @@ mod tests {
     #[test]
     fn it_survives_the_metadata() {
         assert_eq!(ModelCard::from_metadata(&card().to_metadata()).expect("its own metadata"), card());
+    }
+
+    #[test]
+    fn what_slimming_cost_survives_too() {
+        let mut slim = card();
+        slim.provenance.slimming = Some(SlimmingRecord {
+            method: "channels removed".into(),
+            teacher: Sha256::of(b"teacher"),
+            teacher_parameters: 1000,
+            parameters: 100,
+            pictures: 158,
+            lost: 3,
+            won: 5,
+            mcnemar: crate::mcnemar(3, 5),
+            agreement: 149,
+            data: "validation side of the run".into(),
+            engine: "tract".into(),
+            robustness: vec![crate::RobustnessRow {
+                distortion: "rotation".into(),
+                strengths: vec!["10°".into(), "30°".into()],
+                teacher: vec![150, 140],
+                slim: vec![151, 139],
+            }],
+        });
+        assert_eq!(ModelCard::from_metadata(&slim.to_metadata()).expect("its own metadata"), slim);
+        // A card of before there was such a record is read as one without.
+        assert_eq!(
+            ModelCard::from_metadata(&card().to_metadata()).expect("its own metadata").provenance.slimming,
+            None
+        );
     }
 
     #[test]

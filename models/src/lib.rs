@@ -32,6 +32,7 @@ pub mod draw;
 mod hash;
 mod initial_weights;
 mod interval;
+mod mcnemar;
 #[cfg(feature = "candle")]
 mod network;
 #[cfg(feature = "candle")]
@@ -42,6 +43,7 @@ mod picture;
 mod preprocess;
 mod quantization_record;
 mod run_folder;
+mod slimming_record;
 mod split;
 mod summary;
 pub mod svg;
@@ -59,10 +61,11 @@ pub use classes::{ClassFolders, ClassFoldersError, LabelledFile, is_picture_name
 pub use hash::Sha256;
 pub use initial_weights::{InitialWeights, WeightsLayout};
 pub use interval::Interval;
+pub use mcnemar::mcnemar;
 #[cfg(feature = "candle")]
-pub use network::{Checkpoint, Mode, Network, NetworkError, PretrainedError, PretrainedFile};
+pub use network::{Checkpoint, KeptConvolution, Mode, Network, NetworkError, PretrainedError, PretrainedFile};
 #[cfg(feature = "candle")]
-pub use objective::{MixedLabels, Objective};
+pub use objective::{Distillation, MixedLabels, Objective};
 #[cfg(feature = "candle")]
 pub use ops::Precision;
 pub use picture::{DecodeError, Picture, PictureError};
@@ -71,6 +74,7 @@ pub use quantization_record::{QuantizationCost, QuantizationRecord};
 #[cfg(feature = "candle")]
 pub use rand_chacha::ChaCha8Rng;
 pub use run_folder::{RunFolder, RunFolderError};
+pub use slimming_record::{RobustnessRow, SlimmingRecord};
 pub use split::{LeftOut, Side, Split, SplitFile};
 pub use temperature_scaling::{Temperature, TemperatureError, TemperatureScaling};
 #[cfg(feature = "candle")]

@@ -1,3 +1,4 @@
+mod channels;
 mod checkpoint;
 mod error;
 mod grad_cam;
@@ -17,6 +18,7 @@ use std::{
 use candle_core::{DType, Device, Tensor, Var};
 use rand_chacha::ChaCha8Rng;
 
+pub use channels::KeptConvolution;
 pub use checkpoint::Checkpoint;
 pub use error::NetworkError;
 pub use pretrained::{PretrainedError, PretrainedFile};

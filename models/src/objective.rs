@@ -11,6 +11,17 @@ pub struct Objective {
     pub class_weights: Option<Vec<f32>>,
 }
 
+/// How a network learns from the answers of another, its teacher (Hinton et al. 2015, arXiv:1503.02531): the objective is
+/// `(1 - weight) · own + weight · temperature² · Σᵢ cross-entropy(softmax(teacherᵢ / temperature),
+/// softmax(logitsᵢ / temperature)) / n`, where `own` is that of the labels.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Distillation {
+    /// What both networks' logits are divided by, above 0: the higher, the more the teacher's smaller probabilities count.
+    pub temperature: f32,
+    /// The share of the teacher in the objective, in `[0, 1]`.
+    pub weight: f32,
+}
+
 /// Second labels of a batch whose pictures are mixtures of two (Zhang et al. 2017, arXiv:1710.09412).
 #[derive(Clone, Debug, PartialEq)]
 pub struct MixedLabels {
@@ -53,5 +64,22 @@ impl Objective {
             }
             row[label as usize] += share * (1.0 - self.label_smoothing) * weight(label as usize);
         }
+    }
+}
+
+impl Distillation {
+    /// The targets `[n, classes]` whose cross-entropy with the logits, divided by the temperature, is the teacher's part
+    /// of the objective; from the teacher's logits, `[n, classes]` too.
+    ///
+    /// # Panics
+    /// Where the logits are not whole rows.
+    pub fn targets(&self, teacher: &[f32], classes: usize) -> Vec<f32> {
+        let divided: Vec<f32> = teacher.iter().map(|logit| logit / self.temperature).collect();
+        let mut targets = vec![0.0; teacher.len()];
+        kernels::softmax::softmax(&divided, classes, &mut targets);
+        let rows = (teacher.len() / classes).max(1);
+        let share = self.weight * self.temperature.powi(2) / rows as f32;
+        targets.iter_mut().for_each(|target| *target *= share);
+        targets
     }
 }

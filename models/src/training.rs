@@ -1,7 +1,7 @@
 use candle_core::{D, DType, Device, Tensor, Var};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
-use crate::{Adam, AdamUpdate, MixedLabels, Mode, Network, NetworkError, Objective, ops};
+use crate::{Adam, AdamUpdate, Distillation, MixedLabels, Mode, Network, NetworkError, Objective, ops};
 
 /// What PyTorch's `clip_grad_norm_` adds to the norm that it divides by.
 const CLIP_EPSILON: f64 = 1e-6;
@@ -15,6 +15,8 @@ pub struct TrainingBatch<'a> {
     pub labels: &'a Tensor,
     /// The other labels, where pictures are mixtures of two.
     pub mixed: Option<&'a MixedLabels>,
+    /// What the teacher says to the pictures, where there is one: logits f32 `[n, classes]`.
+    pub teacher: Option<&'a Tensor>,
 }
 
 /// How a step is taken. The default is a step of 1e-3 down the plain cross-entropy.
@@ -24,20 +26,22 @@ pub struct StepSettings {
     pub learning_rate: f64,
     /// What is made small.
     pub objective: Objective,
+    /// How a teacher's answers are learned from, in batches that have them.
+    pub distillation: Option<Distillation>,
     /// The most that the norm of all gradients together may be; longer ones are shortened to it. None for any length.
     pub clip_norm: Option<f32>,
 }
 
 impl Default for StepSettings {
     fn default() -> Self {
-        Self { learning_rate: 1e-3, objective: Objective::default(), clip_norm: None }
+        Self { learning_rate: 1e-3, objective: Objective::default(), distillation: None, clip_norm: None }
     }
 }
 
 /// What one step of training measured, on the batch as the network saw it before the step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepOutcome {
-    /// The objective: mean cross-entropy in nats.
+    /// The objective: mean cross-entropy in nats; with a teacher, mixed with that to its probabilities.
     pub loss: f32,
     /// How many answers were right.
     pub correct: usize,
@@ -75,10 +79,7 @@ pub fn training_step(
         return training_step_by_graph(network, adam, batch, settings, dropout);
     }
     let (logits, pullbacks) = network.forward_with_pullbacks(batch.pictures, dropout)?;
-    let (loss, gradient) = match targets(&logits, batch, settings)? {
-        None => ops::cross_entropy::with_gradient(&logits, batch.labels)?,
-        Some(targets) => ops::cross_entropy::with_gradient_of_targets(&logits, targets)?,
-    };
+    let (loss, gradient) = loss_with_gradient(&logits, batch, settings)?;
     let outcome = outcome(loss, &logits, batch.labels, adam)?;
     let Some(clip_norm) = settings.clip_norm else {
         let mut update = adam.begin(settings.learning_rate);
@@ -108,6 +109,13 @@ pub(crate) fn training_step_by_graph(
         None => ops::cross_entropy(&logits, batch.labels)?,
         Some(targets) => ops::cross_entropy_with_targets(&logits, targets)?,
     };
+    let loss = match soft_targets(&logits, batch, settings)? {
+        None => loss,
+        Some(SoftTargets { targets, temperature, own_share }) => {
+            let divided = (&logits / temperature)?;
+            ((loss * own_share)? + ops::cross_entropy_with_targets(&divided, targets)?)?
+        }
+    };
     let outcome = outcome(loss.to_scalar()?, &logits, batch.labels, adam)?;
     let mut gradients = loss.backward()?;
     let of_variables = network.variables().into_iter().filter_map(|(_, variable)| {
@@ -121,6 +129,51 @@ pub(crate) fn training_step_by_graph(
     apply(&mut update, of_variables)?;
     update.finish()?;
     Ok(outcome)
+}
+
+/// The objective on the CPU, and its gradient by the logits.
+fn loss_with_gradient(
+    logits: &Tensor,
+    batch: TrainingBatch<'_>,
+    settings: &StepSettings,
+) -> Result<(f32, Tensor), NetworkError> {
+    let (loss, gradient) = match targets(logits, batch, settings)? {
+        None => ops::cross_entropy::with_gradient(logits, batch.labels)?,
+        Some(targets) => ops::cross_entropy::with_gradient_of_targets(logits, targets)?,
+    };
+    let Some(SoftTargets { targets, temperature, own_share }) = soft_targets(logits, batch, settings)? else {
+        return Ok((loss, gradient));
+    };
+    let (soft_loss, soft_gradient) = ops::cross_entropy::with_gradient_of_targets(&(logits / temperature)?, targets)?;
+    let gradient = ((gradient * own_share)? + (soft_gradient / temperature)?)?;
+    Ok((own_share as f32 * loss + soft_loss, gradient))
+}
+
+/// A teacher's part of the objective.
+struct SoftTargets {
+    /// `[n, classes]`
+    targets: Vec<f32>,
+    /// What the logits are divided by.
+    temperature: f64,
+    /// What is left to the labels.
+    own_share: f64,
+}
+
+/// The teacher's part, where there is a teacher.
+fn soft_targets(
+    logits: &Tensor,
+    batch: TrainingBatch<'_>,
+    settings: &StepSettings,
+) -> Result<Option<SoftTargets>, NetworkError> {
+    let (Some(teacher), Some(distillation)) = (batch.teacher, settings.distillation) else { return Ok(None) };
+    if teacher.dims() != logits.dims() {
+        let (found, expected) = (teacher.dims(), logits.dims());
+        let message = format!("a teacher's logits are {found:?}; expected {expected:?}, as the network's");
+        return Err(candle_core::Error::Msg(message).into());
+    }
+    let targets = distillation.targets(&teacher.flatten_all()?.to_vec1::<f32>()?, logits.dim(D::Minus1)?);
+    let Distillation { temperature, weight } = distillation;
+    Ok(Some(SoftTargets { targets, temperature: temperature.into(), own_share: 1.0 - f64::from(weight) }))
 }
 
 /// The targets of the batch, where the objective needs more than its labels.

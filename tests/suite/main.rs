@@ -11,3 +11,5 @@ mod parity;
 mod preprocessing;
 mod quantization;
 mod run_folder;
+mod slim_export;
+mod slimming;

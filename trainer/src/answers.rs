@@ -69,6 +69,14 @@ impl Answers {
         self.logits.chunks_exact(self.classes)
     }
 
+    /// The logits of some of the pictures, in the order in which they are named, `[indices, classes]`.
+    ///
+    /// # Panics
+    /// Where an index is not below [`len`](Self::len).
+    pub fn of(&self, indices: &[usize]) -> Vec<f32> {
+        indices.iter().flat_map(|index| &self.logits[index * self.classes..][..self.classes]).copied().collect()
+    }
+
     /// The class that each picture was taken for.
     pub fn classes(&self) -> Vec<u32> {
         self.rows().map(|row| argmax(row) as u32).collect()

@@ -12,6 +12,8 @@ pub(crate) enum Purpose {
     Variation = 1,
     /// The mixtures of one batch of an epoch.
     Mixture = 2,
+    /// The signs by which the importance of channels is estimated.
+    Importance = 3,
 }
 
 /// The generator of one purpose at one place of a run: the seed, the epoch, and the number of a picture or a batch.

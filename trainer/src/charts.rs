@@ -1,4 +1,4 @@
-//! The plots of a run: curves, confusion matrix, reliability, robustness, accuracies side by side, and a grid of its pictures.
+//! The plots of a run and of a search: curves, confusion matrix, reliability, robustness, accuracies side by side, and a grid of its pictures.
 
 mod accuracies;
 mod confusion;
@@ -8,6 +8,7 @@ mod preview;
 mod range_test;
 mod reliability;
 mod robustness;
+mod students;
 
 pub use accuracies::accuracies;
 pub use confusion::confusion;
@@ -17,6 +18,7 @@ pub use preview::preview;
 pub use range_test::range_test;
 pub use reliability::reliability;
 pub use robustness::robustness;
+pub use students::students;
 
 const INK: &str = "#1e293b";
 const MUTED: &str = "#64748b";

@@ -1,5 +1,7 @@
 //! What the command line takes. Doc comments are the help text.
 
+mod slim;
+
 use std::path::PathBuf;
 
 use clap::{
@@ -8,9 +10,10 @@ use clap::{
 };
 use models::{Family, Precision, Preset};
 use serde::{Serialize, de::DeserializeOwned};
+pub(crate) use slim::SlimArgs;
 use trainer::{
-    Augmentation, ByteSize, ClassWeights, DeviceChoice, Freeze, HeadKind, ImageSize, MOST_FOLDS, MOST_THREADS,
-    ScheduleKind, WeightsSource,
+    Augmentation, BlockWidths, ByteSize, ClassWeights, DeviceChoice, Freeze, HeadKind, ImageSize, MOST_FOLDS,
+    MOST_THREADS, ScheduleKind, WeightsSource,
     check::FindingKind,
     data::{BadPicturePolicy, DuplicatePolicy},
 };
@@ -30,6 +33,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Fit(Box<FitArgs>),
     Check(CheckArgs),
+    Slim(Box<SlimArgs>),
     FindRate(Box<FindRateArgs>),
     Evaluate(EvaluateArgs),
     Compare(CompareArgs),
@@ -144,6 +148,8 @@ pub(crate) struct SettingsFlags {
     #[command(flatten)]
     pub(crate) weights: WeightsFlags,
     #[command(flatten)]
+    pub(crate) teacher: TeacherFlags,
+    #[command(flatten)]
     pub(crate) pictures_flags: PicturesFlags,
     #[command(flatten)]
     pub(crate) training: TrainingFlags,
@@ -162,6 +168,11 @@ pub(crate) struct NetworkFlags {
     /// Factor on the width of every convolution and hidden dense layer [default: 1].
     #[arg(long, value_name = "FACTOR", env = "DEMITASSE_WIDTH")]
     pub(crate) width: Option<f64>,
+
+    /// Channels of each convolution, with / between the blocks, such as 16,16/32,32/64,64,64, in place of those of
+    /// --architecture times --width [default: those].
+    #[arg(long, value_name = "CHANNELS", env = "DEMITASSE_WIDTHS")]
+    pub(crate) widths: Option<BlockWidths>,
 
     /// From the last feature map to the logits: two dense layers of 4096, or global average pooling [default: dense].
     #[arg(long, env = "DEMITASSE_HEAD", value_parser = named::<HeadKind>(&["dense", "gap"]))]
@@ -206,6 +217,25 @@ pub(crate) struct WeightsFlags {
     /// What batch normalisation adds to the variance [default: what the library of --weights adds; else 0.001].
     #[arg(long, value_name = "EPSILON", env = "DEMITASSE_BATCH_NORM_EPSILON")]
     pub(crate) batch_norm_epsilon: Option<f64>,
+}
+
+/// Another network to learn from.
+#[derive(Clone, Debug, Default, Args, Serialize)]
+#[command(next_help_heading = "Teacher")]
+pub(crate) struct TeacherFlags {
+    /// Learn from what the best weights of this run say to the training pictures, as they are, beside their labels
+    /// (distillation). They must not have been fitted to pictures that this run validates or tests with. With --folds, a
+    /// cross-validation of the same pictures: each fold has its own teacher [default: none].
+    #[arg(long, value_name = "RUN", env = "DEMITASSE_TEACHER")]
+    pub(crate) teacher: Option<PathBuf>,
+
+    /// What both networks' logits are divided by where they are compared [default: 4].
+    #[arg(long, value_name = "NUMBER", env = "DEMITASSE_TEACHER_TEMPERATURE")]
+    pub(crate) teacher_temperature: Option<f64>,
+
+    /// Share of the teacher's answers in the objective; the labels have the rest [default: 0.7].
+    #[arg(long, value_name = "SHARE", env = "DEMITASSE_TEACHER_WEIGHT")]
+    pub(crate) teacher_weight: Option<f64>,
 }
 
 /// The pictures.
@@ -566,7 +596,7 @@ pub(crate) struct PreviewArgs {
 #[derive(Debug, Args)]
 pub(crate) struct NetworkArgs {
     /// Run folder whose network is meant [default: the network that the flags describe].
-    #[arg(conflicts_with_all = ["architecture", "width", "head", "batch_norm", "dropout", "image_size", "classes"])]
+    #[arg(conflicts_with_all = ["architecture", "width", "widths", "head", "batch_norm", "dropout", "image_size", "classes"])]
     pub(crate) run: Option<PathBuf>,
 
     #[command(flatten)]
@@ -659,8 +689,9 @@ impl SettingsFlags {
         if training.no_staircase {
             training.staircase = Some(false);
         }
-        let (weights, pictures, machine) = (table(&self.weights), table(&self.pictures_flags), table(&self.machine));
-        let tables = [self.network.table(), weights, pictures, table(&training), machine];
+        let (weights, teacher) = (table(&self.weights), table(&self.teacher));
+        let (pictures, machine) = (table(&self.pictures_flags), table(&self.machine));
+        let tables = [self.network.table(), weights, teacher, pictures, table(&training), machine];
         tables.into_iter().flatten().collect()
     }
 }
@@ -774,6 +805,8 @@ mod tests {
             weights: Some(WeightsSource::Imagenet),
             freeze: Some(Freeze::Backbone),
             backbone_lr: Some(1e-5),
+            widths: Some(BlockWidths(vec![vec![8], vec![16]])),
+            teacher: Some("RUN".into()),
             preprocess: Some(Preset::Rescaling),
             scale: Some(1.0),
             antialias: Some(true),

@@ -9,6 +9,7 @@ mod find_rate;
 mod fit;
 mod preview;
 mod sample_data;
+mod slim;
 mod split;
 mod summary;
 mod table;
@@ -30,6 +31,7 @@ pub(crate) use find_rate::find_rate;
 pub(crate) use fit::fit;
 pub(crate) use preview::preview;
 pub(crate) use sample_data::sample_data;
+pub(crate) use slim::slim;
 pub(crate) use split::split;
 pub(crate) use summary::summary;
 

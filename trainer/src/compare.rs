@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use models::{Interval, RunFolder, Sha256, Side, Split, Temperature};
+use models::{Interval, RunFolder, Sha256, Side, Split, Temperature, mcnemar};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     calibration::Reliability,
     evaluate::{labelled, validation_side},
     fit::VALIDATION_DATA,
-    significance::{holm, mcnemar},
+    significance::holm,
     subject::{LabelledPaths, Subject},
 };
 

@@ -1,12 +1,15 @@
 //! The settings of a training run.
 
+mod ranges;
+
 use std::path::{Path, PathBuf};
 
 use models::{Architecture, ArchitectureError, Family, Head, Precision, Preprocess, Preset};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Augmentation, ByteSize, ClassWeights, DeviceChoice, Freeze, ImageSize, Schedule, ScheduleKind, WeightsSource,
+    Augmentation, BlockWidths, ByteSize, ClassWeights, DeviceChoice, Freeze, ImageSize, Schedule, ScheduleKind,
+    WeightsSource,
     data::{BadPicturePolicy, DuplicatePolicy, SplitSettings},
 };
 
@@ -22,6 +25,9 @@ pub struct Config {
     pub architecture: Family,
     /// Factor on the width of every convolution and hidden dense layer; above 0.
     pub width: f64,
+    /// The channels of each convolution, block by block, in place of the family's times `width`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub widths: Option<BlockWidths>,
     /// What stands between the last feature map and the layer of logits.
     pub head: HeadKind,
     /// Batch normalisation between each convolution and its ReLU.
@@ -42,6 +48,13 @@ pub struct Config {
     /// Adam's step size at the start for the layers that come from `weights`, in place of `learning_rate`; above 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backbone_lr: Option<f64>,
+    /// The run folder of a network whose answers are learned from; of a cross-validation, its folds one by one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<PathBuf>,
+    /// What the logits are divided by where they are compared with the teacher's; above 0.
+    pub teacher_temperature: f64,
+    /// The share of the teacher's answers in the objective, in `[0, 1]`; the labels have the rest.
+    pub teacher_weight: f64,
     /// What else happens to a picture before the network sees it; without it, what `weights` were trained with, else
     /// rescaling. A run's own settings have it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -118,6 +131,7 @@ impl Default for Config {
         Self {
             architecture: Family::Vgg16,
             width: 1.0,
+            widths: None,
             head: HeadKind::Dense,
             batch_norm: false,
             batch_norm_epsilon: None,
@@ -126,6 +140,9 @@ impl Default for Config {
             weights: None,
             freeze: None,
             backbone_lr: None,
+            teacher: None,
+            teacher_temperature: 4.0,
+            teacher_weight: 0.7,
             preprocess: None,
             scale: None,
             antialias: None,
@@ -215,6 +232,16 @@ pub enum ConfigError {
         /// What it needs.
         needed: &'static str,
     },
+    /// Two settings that do not go together.
+    #[error("{key} and {other} are both set, and do not go together: {reason}; leave one of them out")]
+    Conflict {
+        /// The setting.
+        key: &'static str,
+        /// The other one.
+        other: &'static str,
+        /// Why not.
+        reason: &'static str,
+    },
     /// The network cannot be built.
     #[error("the settings describe no network")]
     Architecture(#[from] ArchitectureError),
@@ -279,62 +306,6 @@ impl Config {
         toml::Table::try_from(self).expect("flat settings are always TOML")
     }
 
-    /// Checks every number against its range.
-    ///
-    /// # Errors
-    /// [`ConfigError::OutOfRange`], which names the setting; [`ConfigError::Without`], where it has no meaning.
-    pub fn validate(&self) -> Result<(), ConfigError> {
-        let positive = |value: f64| value.is_finite() && value > 0.0;
-        let below_one = |value: f64| (0.0..1.0).contains(&value);
-        let checks = [
-            ("width", self.width, positive(self.width), "above 0"),
-            ("dropout", self.dropout, below_one(self.dropout), "at least 0 and below 1"),
-            (
-                "batch_norm_epsilon",
-                self.batch_norm_epsilon.unwrap_or(1.0),
-                self.batch_norm_epsilon.is_none_or(positive),
-                "above 0",
-            ),
-            ("backbone_lr", self.backbone_lr.unwrap_or(1.0), self.backbone_lr.is_none_or(positive), "above 0"),
-            ("scale", self.scale.unwrap_or(1.0), self.scale.is_none_or(positive), "above 0"),
-            ("batch_size", self.batch_size as f64, self.batch_size > 0, "at least 1"),
-            ("learning_rate", self.learning_rate, positive(self.learning_rate), "above 0"),
-            ("decay_steps", self.decay_steps as f64, self.decay_steps > 0, "at least 1"),
-            ("decay_rate", self.decay_rate, positive(self.decay_rate), "above 0"),
-            (
-                "reduce_factor",
-                self.reduce_factor,
-                (f64::MIN_POSITIVE..=1.0).contains(&self.reduce_factor),
-                "above 0 and at most 1",
-            ),
-            ("reduce_every", f64::from(self.reduce_every), self.reduce_every > 0, "at least 1"),
-            (
-                "minimum_rate",
-                self.minimum_rate,
-                (0.0..=self.learning_rate).contains(&self.minimum_rate),
-                "at least 0 and at most learning_rate",
-            ),
-            ("patience", 0.0, self.patience != Some(0), "at least 1"),
-            ("clip_norm", self.clip_norm.unwrap_or(1.0), self.clip_norm.is_none_or(positive), "above 0"),
-            (
-                "weight_decay",
-                self.weight_decay,
-                self.weight_decay.is_finite() && self.weight_decay >= 0.0,
-                "at least 0",
-            ),
-            ("label_smoothing", self.label_smoothing, below_one(self.label_smoothing), "at least 0 and below 1"),
-            ("threads", self.threads as f64, self.threads <= MOST_THREADS, "at most 1024"),
-            ("validation_split", self.validation_split, below_one(self.validation_split), "at least 0 and below 1"),
-        ];
-        if let Some((key, found, _, expected)) = checks.into_iter().find(|(_, _, holds, _)| !holds) {
-            return Err(ConfigError::OutOfRange { key, found, expected });
-        }
-        if self.backbone_lr.is_some() && self.weights.is_none() {
-            return Err(ConfigError::Without { key: "backbone_lr", needed: "weights" });
-        }
-        Ok(())
-    }
-
     /// The network that these settings describe, for so many classes.
     ///
     /// # Errors
@@ -346,6 +317,10 @@ impl Config {
             architecture.head = Head::GlobalAveragePool;
         }
         architecture = architecture.scaled(self.width);
+        if let Some(BlockWidths(blocks)) = &self.widths {
+            architecture.name = format!("{}-slim", architecture.name);
+            architecture.blocks.clone_from(blocks);
+        }
         architecture.input = [3, self.image_size.height, self.image_size.width];
         architecture.batch_norm = self.batch_norm;
         if let Some(epsilon) = self.batch_norm_epsilon {

@@ -9,13 +9,14 @@ mod range_test;
 mod session;
 mod setup;
 mod state;
+mod teacher;
 #[cfg(test)]
 mod tests;
 mod trained;
 
 use std::path::PathBuf;
 
-use models::{NetworkError, PretrainedError, RunFolderError, draw::DrawError};
+use models::{NetworkError, PretrainedError, RunFolder, RunFolderError, Split, draw::DrawError};
 
 pub use cross_validation::{CrossValidation, Estimate, Fold, MOST_FOLDS, cross_validate, resume_cross_validation};
 pub use range_test::{RangePoint, RangeTest, RangeTestRequest, range_test};
@@ -24,9 +25,12 @@ pub(crate) use session::VALIDATION_DATA;
 pub use state::StateError;
 
 use crate::{
-    ClassWeightsError, ConfigError, DataError, DeviceError, Difference, HubError, Interrupt, Observer, Report,
+    ClassWeightsError, ConfigError, DataError, DeviceError, Difference, EvaluationError, HubError, Interrupt, Observer,
+    Report,
 };
+pub(crate) use session::Given;
 use session::Session;
+pub(crate) use teacher::Taught;
 
 /// Fits a network to the pictures, and writes the run folder.
 ///
@@ -38,8 +42,23 @@ use session::Session;
 /// [`FitError`]; what the run folder holds then can be resumed.
 pub fn fit(request: &FitRequest, observer: &mut dyn Observer, interrupt: &Interrupt) -> Result<Report, FitError> {
     let session = match request.resume {
-        true => Session::resume(request, observer)?,
+        true => Session::resume(request, Given::default(), observer)?,
         false => Session::start(request, observer, interrupt)?,
+    };
+    session.run(observer, interrupt)
+}
+
+/// The same with a split, and with what is given; goes on where the run folder has a checkpoint.
+pub(crate) fn fit_given(
+    request: &FitRequest,
+    split: Split,
+    given: Given,
+    observer: &mut dyn Observer,
+    interrupt: &Interrupt,
+) -> Result<Report, FitError> {
+    let session = match request.run.join(RunFolder::LAST).exists() {
+        true => Session::resume(request, given, observer)?,
+        false => Session::start_on(request, split, given, observer)?,
     };
     session.run(observer, interrupt)
 }
@@ -69,6 +88,43 @@ pub enum FitError {
     /// The weights to begin with cannot be downloaded.
     #[error(transparent)]
     Hub(#[from] HubError),
+    /// The teacher does not answer.
+    #[error("cannot ask the teacher {}", run.display())]
+    Teacher {
+        /// Its run folder.
+        run: PathBuf,
+        /// Why not.
+        source: Box<EvaluationError>,
+    },
+    /// The teacher answers with other classes.
+    #[error(
+        "the teacher {} knows the classes {theirs:?}, the pictures are of {own:?}; name a run of the same classes by \
+         --teacher",
+        run.display()
+    )]
+    TeacherLabels {
+        /// Its run folder.
+        run: PathBuf,
+        /// Its classes.
+        theirs: Vec<String>,
+        /// Those of the pictures.
+        own: Vec<String>,
+    },
+    /// The teacher has seen pictures that the run is judged by.
+    #[error(
+        "the teacher {} was fitted to {known} of the {pictures} pictures that this run validates or tests with, and would \
+         give them away; use its split (the same pictures, --seed and --validation-split), or with --folds a \
+         cross-validation as the teacher",
+        run.display()
+    )]
+    TeacherKnows {
+        /// Its run folder.
+        run: PathBuf,
+        /// How many it was fitted to.
+        known: usize,
+        /// How many there are.
+        pictures: usize,
+    },
     /// A drawing cannot be made.
     #[error("cannot draw {what}")]
     Draw {

@@ -10,11 +10,13 @@
 //! - [`evaluate`], [`preview`], [`charts`]: a look at what went in and what came out.
 //! - [`compare`], [`significance`]: runs side by side, and whether they differ by more than chance.
 //! - [`calibration`]: whether probabilities mean what they say, and the temperature that makes them.
+//! - [`slim`]: from a trained network to a small one that answers as well.
 //! - [`robustness`]: how much of its accuracy a network keeps where pictures are worse.
 //! - [`html`]: pages that show all of it in a browser.
 //! - [`sample_data`]: synthetic pictures of coffee beans, for demonstrations and tests.
 //!
-//! Architecture invariant: nothing here knows ONNX; the run folder is all that the exporter reads.
+//! Architecture invariant: ONNX is written by the exporter and run by the runtime, and only [`slim`] asks them to; the run
+//! folder is all that the exporter reads.
 //!
 //! ```
 //! use trainer::{Config, FitRequest, HeadKind, Interrupt, fit, sample_data};
@@ -64,6 +66,7 @@ pub mod robustness;
 pub mod sample_data;
 mod schedule;
 pub mod significance;
+pub mod slim;
 mod subject;
 mod values;
 
@@ -94,4 +97,6 @@ pub use preview::{PreviewError, preview, preview_variations};
 pub use report::{BestWeights, Report, Status};
 pub use schedule::{Schedule, ScheduleKind};
 pub use subject::Measuring;
-pub use values::{ByteSize, DeviceChoice, Freeze, ImageSize, ParseValueError, WeightsSource};
+pub use values::{
+    BlockWidths, ByteSize, DeviceChoice, Freeze, ImageSize, Milliseconds, Operations, ParseValueError, WeightsSource,
+};

@@ -18,6 +18,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Fit(args) => commands::fit(*args),
         Command::Check(args) => commands::check(args),
+        Command::Slim(args) => commands::slim(*args),
         Command::FindRate(args) => commands::find_rate(*args),
         Command::Evaluate(args) => commands::evaluate(args),
         Command::Compare(args) => commands::compare(args),

@@ -18,6 +18,8 @@ pub trait Observer {
     fn validated(&mut self, _done: usize, _total: usize) {}
     /// So many steps of a test of learning rates are done.
     fn ranged(&mut self, _done: usize, _steps: usize) {}
+    /// The teacher has answered so many of the training pictures.
+    fn taught(&mut self, _done: usize, _total: usize) {}
     /// So many of all distorted pictures have been answered.
     fn distorted(&mut self, _done: usize, _total: usize) {}
     /// An epoch of so many is over and saved; `best` tells whether its weights are the best so far.

@@ -118,6 +118,10 @@ impl Observer for Progress {
         self.show("testing", done, steps);
     }
 
+    fn taught(&mut self, done: usize, total: usize) {
+        self.show("teacher", done, total);
+    }
+
     fn distorted(&mut self, done: usize, total: usize) {
         self.show("distorting", done, total);
     }

@@ -16,6 +16,15 @@ pub struct Robustness {
     pub distortions: Vec<DistortionResult>,
 }
 
+impl Robustness {
+    /// The mean of the accuracies over all kinds and strengths.
+    pub fn mean_accuracy(&self) -> f64 {
+        let accuracies: Vec<f64> =
+            self.distortions.iter().flat_map(|kind| kind.strengths.iter().map(|result| result.accuracy)).collect();
+        accuracies.iter().sum::<f64>() / accuracies.len().max(1) as f64
+    }
+}
+
 /// Accuracy under one kind of distortion.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DistortionResult {

@@ -64,7 +64,7 @@ impl Subject {
     }
 
     /// Batches of pictures, prepared while the network works.
-    fn batches(&self, files: LabelledPaths) -> Result<Batches, DataError> {
+    pub(crate) fn batches(&self, files: LabelledPaths) -> Result<Batches, DataError> {
         let count = files.len();
         // Each picture is needed once, so none is kept.
         let pictures = Arc::new(Pictures::new(files, self.card.preprocess.clone(), ByteSize(0)));

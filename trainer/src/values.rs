@@ -13,7 +13,7 @@ pub struct ImageSize {
     pub width: usize,
 }
 
-/// An amount of memory: `1GiB`, `512MiB`, `64KiB`, or a number of bytes.
+/// An amount of memory: `1GiB`, `512MiB`, `64KiB`, `500KB`, or a number of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(
     /// Bytes.
@@ -49,6 +49,27 @@ pub enum Freeze {
     Backbone,
 }
 
+/// The output channels of each convolution, block by block: `16,16/32,32/64,64,64`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockWidths(
+    /// At least one block, of at least one convolution, of at least one channel.
+    pub Vec<Vec<usize>>,
+);
+
+/// A time, in milliseconds: `5ms`, or `0.5`.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub struct Milliseconds(
+    /// Above 0.
+    pub f64,
+);
+
+/// A number of operations: `50M`, `1.5G`, or plain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Operations(
+    /// How many.
+    pub u64,
+);
+
 /// A text that is not the value that it should be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("'{found}' is not {expected}")]
@@ -57,7 +78,15 @@ pub struct ParseValueError {
     expected: &'static str,
 }
 
-const UNITS: [(&str, u32); 4] = [("GiB", 30), ("MiB", 20), ("KiB", 10), ("B", 0)];
+const UNITS: [(&str, u64); 7] = [
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("GB", 1_000_000_000),
+    ("MB", 1_000_000),
+    ("KB", 1000),
+    ("B", 1),
+];
 
 impl ByteSize {
     /// So many times 2³⁰ bytes.
@@ -92,23 +121,24 @@ impl FromStr for ByteSize {
     type Err = ParseValueError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (number, shift) = UNITS
+        let (number, unit) = UNITS
             .iter()
-            .find_map(|&(unit, shift)| text.strip_suffix(unit).map(|number| (number, shift)))
-            .unwrap_or((text, 0));
+            .find_map(|&(unit, bytes)| text.strip_suffix(unit).map(|number| (number, bytes)))
+            .unwrap_or((text, 1));
         let number: Option<u64> = number.trim_end().parse().ok();
-        number.and_then(|number| number.checked_mul(1 << shift)).map(Self).ok_or_else(|| ParseValueError {
+        number.and_then(|number| number.checked_mul(unit)).map(Self).ok_or_else(|| ParseValueError {
             found: text.to_owned(),
-            expected: "an amount of memory; expected a whole number of bytes, KiB, MiB or GiB, such as 512MiB",
+            expected: "an amount of memory; expected a whole number of bytes, KiB, MiB or GiB, or KB, MB or GB, such as \
+                       512MiB",
         })
     }
 }
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (unit, shift) =
-            UNITS.into_iter().find(|&(_, shift)| self.0 > 0 && self.0.is_multiple_of(1 << shift)).unwrap_or(("B", 0));
-        write!(formatter, "{}{unit}", self.0 >> shift)
+        let (unit, bytes) =
+            UNITS.into_iter().find(|&(_, bytes)| self.0 > 0 && self.0.is_multiple_of(bytes)).unwrap_or(("B", 1));
+        write!(formatter, "{}{unit}", self.0 / bytes)
     }
 }
 
@@ -183,6 +213,67 @@ impl fmt::Display for Freeze {
     }
 }
 
+impl FromStr for BlockWidths {
+    type Err = ParseValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let width = |text: &str| text.trim().parse().ok().filter(|&width: &usize| width > 0);
+        let block = |text: &str| text.split(',').map(width).collect::<Option<Vec<_>>>();
+        text.split('/').map(block).collect::<Option<_>>().map(Self).ok_or_else(|| ParseValueError {
+            found: text.to_owned(),
+            expected: "a list of widths; expected the channels of each convolution with / between blocks, such as \
+                       16,16/32,32",
+        })
+    }
+}
+
+impl fmt::Display for BlockWidths {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let block = |widths: &Vec<usize>| widths.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+        formatter.write_str(&self.0.iter().map(block).collect::<Vec<_>>().join("/"))
+    }
+}
+
+impl FromStr for Milliseconds {
+    type Err = ParseValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let number = text.strip_suffix("ms").unwrap_or(text).trim_end().parse().ok();
+        number.filter(|&time: &f64| time.is_finite() && time > 0.0).map(Self).ok_or_else(|| ParseValueError {
+            found: text.to_owned(),
+            expected: "a time; expected milliseconds above 0, such as 5ms",
+        })
+    }
+}
+
+impl fmt::Display for Milliseconds {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}ms", self.0)
+    }
+}
+
+impl FromStr for Operations {
+    type Err = ParseValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (number, factor) = [("K", 1e3), ("M", 1e6), ("G", 1e9)]
+            .into_iter()
+            .find_map(|(unit, factor)| text.strip_suffix(unit).map(|number| (number, factor)))
+            .unwrap_or((text, 1.0));
+        let number = number.parse().ok().map(|number: f64| number * factor);
+        number.filter(|count| (1.0..1e18).contains(count)).map(|count| Self(count as u64)).ok_or_else(|| {
+            let expected = "a number of operations; expected one such as 50M or 1.5G";
+            ParseValueError { found: text.to_owned(), expected }
+        })
+    }
+}
+
+impl fmt::Display for Operations {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
 /// Files may write a number where a text with one number would do: `image_size = 64`.
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "expected a number or a text")]
@@ -246,6 +337,30 @@ impl<'de> Deserialize<'de> for Freeze {
     }
 }
 
+impl Serialize for BlockWidths {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for BlockWidths {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserialize(deserializer)
+    }
+}
+
+impl Serialize for Milliseconds {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl Serialize for Operations {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(self.0)
+    }
+}
+
 impl Serialize for ByteSize {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -285,7 +400,18 @@ mod tests {
         assert_eq!("backbone".parse(), Ok(Freeze::Backbone));
         assert_eq!("imagenet".parse(), Ok(WeightsSource::Imagenet));
         assert_eq!("./imagenet".parse(), Ok(WeightsSource::File("./imagenet".into())));
-        for text in ["1GiB", "512MiB", "3KiB", "1001B", "0B"] {
+        assert_eq!("8, 8/16".parse(), Ok(BlockWidths(vec![vec![8, 8], vec![16]])));
+        assert_eq!("7".parse::<BlockWidths>().map(|widths| widths.to_string()), Ok("7".to_owned()));
+        assert_eq!("8,8/16".parse::<BlockWidths>().map(|widths| widths.to_string()), Ok("8,8/16".to_owned()));
+        assert_eq!(
+            ["5ms", "0.25", "3 ms"].map(|text| text.parse().map(|Milliseconds(time)| time)),
+            [5.0, 0.25, 3.0].map(Ok)
+        );
+        assert_eq!(
+            ["7", "50M", "1.5G"].map(str::parse),
+            [7, 50_000_000, 1_500_000_000].map(|count| Ok(Operations(count)))
+        );
+        for text in ["1GiB", "512MiB", "3KiB", "1001B", "0B", "500KB", "1MB"] {
             assert_eq!(text.parse::<ByteSize>().expect(text).to_string(), text);
         }
         for text in ["auto", "cpu", "cuda:3"] {
@@ -305,6 +431,16 @@ mod tests {
         for text in ["", "-1", "head", "1.5"] {
             let message = text.parse::<Freeze>().expect_err(text).to_string();
             assert!(message.starts_with(&format!("'{text}' is not a part of the network")), "{message}");
+        }
+        for text in ["", "8,", "/8", "8,0", "8;8", "-4"] {
+            let message = text.parse::<BlockWidths>().expect_err(text).to_string();
+            assert!(message.starts_with(&format!("'{text}' is not a list of widths")), "{message}");
+        }
+        for text in ["", "0ms", "-1", "NaN", "5s"] {
+            assert!(text.parse::<Milliseconds>().is_err(), "{text}");
+        }
+        for text in ["", "0", "-5M", "M", "1e30"] {
+            assert!(text.parse::<Operations>().is_err(), "{text}");
         }
         for text in ["gpu", "cuda:", "cuda:x", "CPU"] {
             assert!(text.parse::<DeviceChoice>().is_err(), "{text}");

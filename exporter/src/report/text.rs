@@ -5,13 +5,16 @@ use std::fmt;
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::{EngineVerification, ExportReport, TrialReport, Verification};
-use crate::{CalibrationReport, ForeignReport, LayerPrecision, RefinementReport, Scheme};
+use crate::{CalibrationReport, ForeignReport, LayerPrecision, RefinementReport, Scheme, SlimmingReport};
 
 impl fmt::Display for ExportReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let megabytes = self.bytes as f64 / 1e6;
         let numbers = numbers(self.quantization);
         writeln!(formatter, "{}: {numbers}, {megabytes:.1} MB, opset {}", self.file.display(), self.opset)?;
+        if let Some(slimming) = &self.slimming {
+            write_slimming(formatter, slimming)?;
+        }
         if let Some(calibration) = &self.calibration {
             write_calibration(formatter, calibration)?;
         }
@@ -91,6 +94,33 @@ fn write_arithmetic(
         write!(formatter, "\n{} multiplies {arithmetic}{stored}", engine.engine)?;
     }
     Ok(())
+}
+
+fn write_slimming(formatter: &mut fmt::Formatter<'_>, slimming: &SlimmingReport) -> fmt::Result {
+    let SlimmingReport { ratio, teacher_parameters, parameters, pictures, data, compared_pictures, .. } = slimming;
+    writeln!(
+        formatter,
+        "{ratio:.1} times fewer parameters, {parameters} of {teacher_parameters}, refitted on {pictures} pictures ({data})"
+    )?;
+    for step in &slimming.steps {
+        let error = step.logit_error.map_or_else(dash, |error| format!("{:.2} %", 100.0 * error));
+        writeln!(
+            formatter,
+            "{}: {} parameters; the error of the logits is {error} on {compared_pictures} other training pictures",
+            step.step, step.parameters
+        )?;
+    }
+    let mut table = table(&["layer", "channels", "never above 0", "kept", "lost by the next"]);
+    for layer in &slimming.layers {
+        table.add_row([
+            layer.layer.clone(),
+            layer.channels.to_string(),
+            layer.dead.to_string(),
+            layer.kept.to_string(),
+            format!("{:.2} %", 100.0 * layer.lost),
+        ]);
+    }
+    writeln!(formatter, "{table}")
 }
 
 fn write_calibration(formatter: &mut fmt::Formatter<'_>, calibration: &CalibrationReport) -> fmt::Result {

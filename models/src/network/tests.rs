@@ -1,3 +1,4 @@
+mod channels;
 pub(super) mod files;
 mod freezing;
 mod pytorch;
@@ -7,8 +8,8 @@ use rand_chacha::rand_core::SeedableRng;
 
 use super::*;
 use crate::{
-    AdamSettings, BATCH_NORM_EPSILON, Family, Head, MixedLabels, Objective, StepOutcome, StepSettings, TrainingBatch,
-    dropout_generator, ops, training_step,
+    AdamSettings, BATCH_NORM_EPSILON, Distillation, Family, Head, MixedLabels, Objective, StepOutcome, StepSettings,
+    TrainingBatch, dropout_generator, ops, training_step,
 };
 
 /// Sums of a few hundred f32 products in another order.
@@ -63,7 +64,7 @@ fn step(network: &Network, adam: &mut Adam, learning_rate: f64) -> StepOutcome {
 
 fn step_with(network: &Network, adam: &mut Adam, settings: &StepSettings) -> Result<StepOutcome, NetworkError> {
     let (pictures, labels) = (pictures(), labels());
-    let batch = TrainingBatch { pictures: &pictures, labels: &labels, mixed: None };
+    let batch = TrainingBatch { pictures: &pictures, labels: &labels, mixed: None, teacher: None };
     let mut dropout = dropout_generator(5, adam.steps());
     training_step(network, adam, batch, settings, &mut dropout)
 }
@@ -193,7 +194,7 @@ fn pictures_of_another_shape_are_an_error() {
     assert!(error.to_string().contains("[n, 3, 9, 7]") && error.to_string().contains("[2, 3, 7, 9]"), "{error}");
     let mut adam = adam(&network);
     let labels = Tensor::new(&[0_u32, 3, 0, 0], &Device::Cpu).expect("labels");
-    let batch = TrainingBatch { pictures: &pictures(), labels: &labels, mixed: None };
+    let batch = TrainingBatch { pictures: &pictures(), labels: &labels, mixed: None, teacher: None };
     let (mut dropout, settings) = (dropout_generator(1, 0), StepSettings::default());
     let error = training_step(&network, &mut adam, batch, &settings, &mut dropout).expect_err("no class 3");
     let NetworkError::Engine(cause) = error else { panic!("{error}") };
@@ -248,7 +249,7 @@ fn eight_random_pictures_are_learnt_by_heart() {
         let mut adam = adam(&network);
         let pictures = Tensor::from_vec(noise(8 * 3 * 9 * 7), (8, 3, 9, 7), &Device::Cpu).expect("pictures");
         let labels = Tensor::new(&[0_u32, 1, 2, 0, 1, 2, 0, 1], &Device::Cpu).expect("labels");
-        let batch = TrainingBatch { pictures: &pictures, labels: &labels, mixed: None };
+        let batch = TrainingBatch { pictures: &pictures, labels: &labels, mixed: None, teacher: None };
         let settings = StepSettings { learning_rate: 1e-2, ..StepSettings::default() };
         let mut last = None;
         for _ in 0..300 {
@@ -305,7 +306,7 @@ fn a_norm_that_is_no_number_leaves_the_variables_alone() {
     tensors.insert("predictions.weight".to_owned(), Tensor::cat(&rows, 0).expect("three rows"));
     let network = Network::from_tensors(&tiny(), tensors, &Device::Cpu).expect("the same names");
     let labels = Tensor::new(&[1_u32; 4], &Device::Cpu).expect("labels");
-    let batch = TrainingBatch { pictures: &pictures(), labels: &labels, mixed: None };
+    let batch = TrainingBatch { pictures: &pictures(), labels: &labels, mixed: None, teacher: None };
     let (mut adam, before) = (adam(&network), all_values(&network));
     let settings = StepSettings { clip_norm: Some(1.0), ..StepSettings::default() };
     let outcome = training_step(&network, &mut adam, batch, &settings, &mut dropout_generator(1, 0));
@@ -323,7 +324,7 @@ fn labels_and_weights_that_are_not_of_the_classes_are_errors() {
     let NetworkError::Engine(cause) = error.expect_err("four for three") else { panic!("another error") };
     assert!(cause.to_string().contains("4 weights of classes for 3 classes"), "{cause}");
     let mixed = MixedLabels { labels: vec![0, 1, 3, 0], share: 0.5 };
-    let batch = TrainingBatch { pictures: &pictures(), labels: &labels(), mixed: Some(&mixed) };
+    let batch = TrainingBatch { pictures: &pictures(), labels: &labels(), mixed: Some(&mixed), teacher: None };
     let (mut dropout, settings) = (dropout_generator(1, 0), StepSettings::default());
     let error = training_step(&network, &mut adam, batch, &settings, &mut dropout).expect_err("no class 3");
     assert!(error.to_string().contains("label 3") || format!("{error:?}").contains("label 3"), "{error:?}");

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use anyhow::Result;
-use models::{Architecture, Preprocess};
+use models::{Architecture, Preprocess, RobustnessRow, SlimmingRecord};
 use runtime::{EngineReport, ModelDescription, describe};
 use serde::Serialize;
 
@@ -98,6 +98,9 @@ fn text(inspection: &Inspection) -> Result<String> {
         if let Some(quantization) = &provenance.quantization {
             line("quantized", quantization)?;
         }
+        for (name, text) in provenance.slimming.iter().flat_map(slimming_lines) {
+            line(name, &text)?;
+        }
     }
     for (key, value) in &description.metadata {
         line("metadata", &format!("{key} = {value}"))?;
@@ -106,6 +109,26 @@ fn text(inspection: &Inspection) -> Result<String> {
         line("engine", &report.to_string())?;
     }
     Ok(text)
+}
+
+/// What was left out of a network, and what that cost.
+fn slimming_lines(record: &SlimmingRecord) -> Vec<(&'static str, String)> {
+    let SlimmingRecord { method, teacher, teacher_parameters, pictures, lost, won, mcnemar, agreement, .. } = record;
+    let beside = format!(
+        "the network of {teacher_parameters} parameters, {:.0} times as many, sha256 {teacher}: {lost} of {pictures} answers lost, \
+         {won} won (McNemar p = {mcnemar:.2}), {agreement} alike, {}, with {}",
+        record.ratio(),
+        record.data,
+        record.engine
+    );
+    let mut lines = vec![("slimmed", method.clone()), ("beside", beside)];
+    for RobustnessRow { distortion, strengths, teacher, slim } in &record.robustness {
+        let right = strengths.iter().zip(teacher.iter().zip(slim));
+        let right: Vec<_> =
+            right.map(|(strength, (teacher, slim))| format!("{strength} {slim} right (before {teacher})")).collect();
+        lines.push(("distorted", format!("{distortion}: {}", right.join(", "))));
+    }
+    lines
 }
 
 fn numbered(labels: &[String]) -> String {

@@ -17,6 +17,11 @@ pub(super) struct Beginning {
 }
 
 impl Beginning {
+    /// With a network that the settings describe.
+    pub fn with(network: Network, config: &Config) -> Self {
+        Self { config: preprocessed(config), network, origin: None }
+    }
+
     /// With the weights that the settings name, or of chance; frozen as they say. Tells the observer what came from where.
     pub fn of(
         config: &Config,
@@ -27,7 +32,7 @@ impl Beginning {
         let seed = u64::from(config.seed);
         let beginning = match &config.weights {
             None => {
-                let config = Config { preprocess: config.preprocess.or(Some(Preset::Rescaling)), ..config.clone() };
+                let config = preprocessed(config);
                 let network = Network::new(&config.architecture(classes)?, seed, &device.device)?;
                 Self { config, network, origin: None }
             }
@@ -54,6 +59,11 @@ impl Beginning {
         observer.notice(&format!("frozen: {count} of {total} convolutions"));
         Ok(self)
     }
+}
+
+/// The settings with the usual preprocessing where they name none.
+fn preprocessed(config: &Config) -> Config {
+    Config { preprocess: config.preprocess.or(Some(Preset::Rescaling)), ..config.clone() }
 }
 
 /// The file of the weights, and what their source is called.

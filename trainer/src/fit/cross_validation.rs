@@ -3,7 +3,11 @@ use std::path::{Path, PathBuf};
 use models::{RunFolder, RunFolderError, Split, draw};
 use serde::{Deserialize, Serialize};
 
-use super::{FitError, FitRequest, artifacts::SCALE, session::Session};
+use super::{
+    FitError, FitRequest,
+    artifacts::SCALE,
+    session::{Given, Session},
+};
 use crate::{
     Config, Evaluation, Interrupt, Observer, Report, Status, Tally, charts,
     data::{self, Folders},
@@ -236,9 +240,13 @@ fn fit_fold(
     observer: &mut dyn Observer,
     interrupt: &Interrupt,
 ) -> Result<Report, FitError> {
-    let own = FitRequest { run: fold.run.clone(), resume: true, ..request.clone() };
+    let mut own = FitRequest { run: fold.run.clone(), resume: true, ..request.clone() };
+    // Only the teacher of the same fold has not seen the pictures that validate it.
+    if let Some(teacher) = own.config.teacher.as_mut().filter(|teacher| CrossValidation::is_in(teacher)) {
+        *teacher = fold_of(teacher, fold.fold).run;
+    }
     if !fold.run.join(RunFolder::CONFIG).exists() {
-        return Session::start_on(&own, split, observer)?.run(observer, interrupt);
+        return Session::start_on(&own, split, Given::default(), observer)?.run(observer, interrupt);
     }
     // A fold that is finished need not read its pictures again.
     let finished: Option<Report> =
@@ -246,7 +254,7 @@ fn fit_fold(
     let is_done = |report: &Report| report.epochs >= request.config.epochs || report.stopped_early;
     match finished.filter(|report| report.status == Status::Finished && is_done(report)) {
         Some(report) => Ok(report),
-        None => Session::resume(&own, observer)?.run(observer, interrupt),
+        None => Session::resume(&own, Given::default(), observer)?.run(observer, interrupt),
     }
 }
 

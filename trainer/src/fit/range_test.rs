@@ -106,7 +106,7 @@ pub fn range_test(
             let mut batch = batch?;
             let mixed = batch.mixed.take();
             let (values, labels) = tensors(&network, batch, &device.device)?;
-            let batch = TrainingBatch { pictures: &values, labels: &labels, mixed: mixed.as_ref() };
+            let batch = TrainingBatch { pictures: &values, labels: &labels, mixed: mixed.as_ref(), teacher: None };
             let mut dropout = dropout_generator(u64::from(config.seed), adam.steps());
             let loss = match training_step(&network, &mut adam, batch, &settings, &mut dropout) {
                 Ok(outcome) => f64::from(outcome.loss),

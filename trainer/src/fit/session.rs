@@ -1,5 +1,6 @@
 use std::{ops::Range, path::PathBuf, sync::Arc, time::Instant};
 
+use candle_core::Tensor;
 use models::{
     Adam, Architecture, InitialWeights, Metric, ModelCard, Network, NetworkError, Provenance, RunFolder, Sha256, Side,
     Split, StepSettings, TemperatureScaling, TrainingBatch, dropout_generator, training_step,
@@ -11,6 +12,7 @@ use super::{
     event_log::EventLog,
     setup::{pictures, schedule, set_backbone_rate, settle, step_settings},
     state::{Best, TrainingState},
+    teacher,
     trained::Trained,
 };
 use crate::{
@@ -62,10 +64,21 @@ pub(super) struct Session {
     origin: Option<InitialWeights>,
     adam: Adam,
     schedule: Schedule,
+    /// What the teacher says to the training side, where there is a teacher.
+    teacher: Option<Arc<Answers>>,
     /// All of a step that does not change from one to the next.
     settings: StepSettings,
     events: Option<EventLog>,
     state: TrainingState,
+}
+
+/// What a run is given that its settings only describe: for several runs that have it in common, or take it from another.
+#[derive(Default)]
+pub(crate) struct Given {
+    /// The network before its first step.
+    pub network: Option<Network>,
+    /// What the teacher of the settings says to the training pictures.
+    pub teacher: Option<Arc<Answers>>,
 }
 
 /// What the network answers on the validation side.
@@ -92,7 +105,7 @@ impl Session {
         let pictures = pictures.clone().ok_or(FitError::NoPictures)?;
         let folders = Folders { pictures, validation: validation.clone(), test: test.clone() };
         let split = data::split(&folders, &config.split_settings(), observer, interrupt)?;
-        Self::start_on(request, split, observer)
+        Self::start_on(request, split, Given::default(), observer)
     }
 
     fn check_free(request: &FitRequest) -> Result<(), FitError> {
@@ -105,10 +118,19 @@ impl Session {
     }
 
     /// A new run on pictures that are divided already.
-    pub fn start_on(request: &FitRequest, split: Split, observer: &mut dyn Observer) -> Result<Self, FitError> {
+    pub fn start_on(
+        request: &FitRequest,
+        split: Split,
+        given: Given,
+        observer: &mut dyn Observer,
+    ) -> Result<Self, FitError> {
         request.config.architecture(split.labels.len())?;
         let (config, device) = settle(&request.config, observer)?;
-        let (config, trained) = Trained::new(&config, &split, &device, observer)?;
+        let (config, trained) = Trained::new(&config, &split, &device, given.network, observer)?;
+        let teacher = match given.teacher {
+            None => teacher::answers(&config, &split, &device, observer)?,
+            given => given,
+        };
         // What does not suit the pictures is refused before anything is written.
         schedule(&config, &split)?;
         step_settings(&config, &split)?;
@@ -117,11 +139,11 @@ impl Session {
         // The settings make the folder a run, so they come last.
         run.write_split(&split)?;
         run.write(RunFolder::CONFIG, config.to_toml().as_bytes())?;
-        Self::assemble(config, run, split, device, trained)
+        Self::assemble(config, run, split, device, trained, teacher)
     }
 
     /// A run that goes on.
-    pub fn resume(request: &FitRequest, observer: &mut dyn Observer) -> Result<Self, FitError> {
+    pub fn resume(request: &FitRequest, given: Given, observer: &mut dyn Observer) -> Result<Self, FitError> {
         request.config.validate()?;
         let run = RunFolder::open(&request.run)?;
         let saved = Config::from_file(&run.file(RunFolder::CONFIG))?;
@@ -146,8 +168,12 @@ impl Session {
             Some(saved) => (config, saved),
             None => {
                 observer.notice("the run was stopped before it saved any weights; it begins again");
-                Trained::new(&config, &split, &device, observer)?
+                Trained::new(&config, &split, &device, given.network, observer)?
             }
+        };
+        let teacher = match given.teacher {
+            None => teacher::answers(&config, &split, &device, observer)?,
+            given => given,
         };
         let done = trained.state.epochs;
         if config.epochs < done {
@@ -156,7 +182,7 @@ impl Session {
         // The pictures may have moved, and the run may have been given another machine or more epochs.
         run.write_split(&split)?;
         run.write(RunFolder::CONFIG, config.to_toml().as_bytes())?;
-        Self::assemble(config, run, split, device, trained)
+        Self::assemble(config, run, split, device, trained, teacher)
     }
 
     fn assemble(
@@ -165,6 +191,7 @@ impl Session {
         split: Split,
         device: ChosenDevice,
         trained: Trained,
+        teacher: Option<Arc<Answers>>,
     ) -> Result<Self, FitError> {
         let Trained { mut network, origin, mut adam, state } = trained;
         network.set_precision(device.precision)?;
@@ -188,6 +215,7 @@ impl Session {
             origin,
             adam,
             schedule,
+            teacher,
             settings,
             events,
             state,
@@ -280,14 +308,15 @@ impl Session {
         });
         let place = EpochPlace { epoch: self.state.epochs, first_batch: self.state.batches };
         let (pictures, pool) = (Arc::clone(&self.pictures), Arc::clone(&self.pool));
-        let mut batches = Batches::start_training(pictures, rest, self.config.batch_size, pool, place)?;
+        let mut asked = rest.chunks(self.config.batch_size);
+        let mut batches = Batches::start_training(pictures, rest.clone(), self.config.batch_size, pool, place)?;
         loop {
             if interrupt.is_requested() {
                 return Ok(Passage::Interrupted);
             }
             let began = Instant::now();
             let Some(batch) = batches.next() else { break };
-            self.step(batch?)?;
+            self.step(batch?, asked.next().unwrap_or_default())?;
             let running = &mut self.state.running;
             running.seconds += began.elapsed().as_secs_f64();
             observer.stepped(StepProgress {
@@ -309,13 +338,20 @@ impl Session {
         Ok(Passage::Through(()))
     }
 
-    fn step(&mut self, batch: Batch) -> Result<(), FitError> {
+    /// A step with the training pictures of those numbers.
+    fn step(&mut self, batch: Batch, numbers: &[usize]) -> Result<(), FitError> {
         self.settings.learning_rate = self.schedule.at(self.adam.steps(), &self.state.rows);
         let mixed = batch.mixed.clone();
         let (pictures, labels) = tensors(&self.network, batch, &self.device.device)?;
         let count = labels.elem_count();
         let mut dropout = dropout_generator(u64::from(self.config.seed), self.adam.steps());
-        let batch = TrainingBatch { pictures: &pictures, labels: &labels, mixed: mixed.as_ref() };
+        let taught = self.teacher.as_ref().map(|teacher| {
+            let shape = (count, self.split.labels.len());
+            Tensor::from_vec(teacher.of(numbers), shape, &self.device.device).map_err(NetworkError::Engine)
+        });
+        let taught = taught.transpose()?;
+        let (mixed, teacher) = (mixed.as_ref(), taught.as_ref());
+        let batch = TrainingBatch { pictures: &pictures, labels: &labels, mixed, teacher };
         let outcome = training_step(&self.network, &mut self.adam, batch, &self.settings, &mut dropout);
         let outcome = outcome.map_err(|error| match error {
             NetworkError::Diverged { what, .. } => self.diverged(what),

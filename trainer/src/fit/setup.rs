@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use models::{Adam, AdamSettings, InitialWeights, Network, NetworkError, Objective, Side, Split, StepSettings};
+use models::{
+    Adam, AdamSettings, Distillation, InitialWeights, Network, NetworkError, Objective, Side, Split, StepSettings,
+};
 
 use super::FitError;
 use crate::{
@@ -60,6 +62,10 @@ pub(super) fn step_settings(config: &Config, split: &Split) -> Result<StepSettin
     Ok(StepSettings {
         learning_rate: config.learning_rate,
         objective: Objective { label_smoothing: config.label_smoothing as f32, class_weights },
+        distillation: config.teacher.is_some().then_some(Distillation {
+            temperature: config.teacher_temperature as f32,
+            weight: config.teacher_weight as f32,
+        }),
         clip_norm: config.clip_norm.map(|norm| norm as f32),
     })
 }

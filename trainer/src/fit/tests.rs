@@ -1,4 +1,5 @@
 mod initial_weights;
+mod teacher;
 
 use std::{fs, path::Path};
 

@@ -13,14 +13,19 @@ pub(super) struct Trained {
 }
 
 impl Trained {
-    /// Before the first step; and the settings, with what the initial weights have settled.
+    /// Before the first step, with a given network or that of the settings; and the settings, with what the initial weights
+    /// have settled.
     pub fn new(
         config: &Config,
         split: &Split,
         device: &ChosenDevice,
+        network: Option<Network>,
         observer: &mut dyn Observer,
     ) -> Result<(Config, Self), FitError> {
-        let Beginning { config, network, origin } = Beginning::of(config, split.labels.len(), device, observer)?;
+        let Beginning { config, network, origin } = match network {
+            Some(network) => Beginning::with(network, config),
+            None => Beginning::of(config, split.labels.len(), device, observer)?,
+        };
         let adam = adam(&network, &config)?;
         Ok((config, Self { network, origin, adam, state: TrainingState::new(split.digest()) }))
     }

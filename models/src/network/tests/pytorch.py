@@ -108,6 +108,23 @@ def regularised():
     return {"losses": losses, "norms": norms, "after_three_steps": named(network.named_parameters())}
 
 
+def distilled():
+    """Three steps towards the answers of a teacher (Hinton et al. 2015) and the labels."""
+    network = Tiny(False)
+    pictures, labels, teacher = wave((4, 3, 9, 7), 0.3), torch.tensor([0, 2, 1, 2]), wave((4, 3), 0.9, 3.0)
+    adam = torch.optim.Adam(network.parameters(), lr=1e-2, eps=1e-12)
+    losses = []
+    for _ in range(3):
+        adam.zero_grad()
+        logits = network(pictures)
+        soft = F.cross_entropy(logits / 2.5, F.softmax(teacher / 2.5, dim=1))
+        loss = 0.4 * F.cross_entropy(logits, labels) + 0.6 * 2.5**2 * soft
+        loss.backward()
+        losses.append(float(f"{loss.item():.9g}"))
+        adam.step()
+    return {"losses": losses, "after_three_steps": named(network.named_parameters())}
+
+
 def case(batch_norm):
     network = Tiny(batch_norm)
     pictures, labels = wave((4, 3, 9, 7), 0.3), torch.tensor([0, 2, 1, 2])
@@ -136,5 +153,5 @@ def case(batch_norm):
     return result
 
 
-cases = {"plain": case(False), "batch_norm": case(True), "regularised": regularised()}
+cases = {"plain": case(False), "batch_norm": case(True), "regularised": regularised(), "distilled": distilled()}
 print(json.dumps({"torch": torch.__version__.split("+")[0], **cases}, indent=None))

@@ -10,6 +10,13 @@ struct Expected {
     plain: Case,
     batch_norm: Case,
     regularised: Regularised,
+    distilled: Distilled,
+}
+
+#[derive(serde::Deserialize)]
+struct Distilled {
+    losses: Vec<f64>,
+    after_three_steps: BTreeMap<String, Vec<f64>>,
 }
 
 #[derive(serde::Deserialize)]
@@ -121,9 +128,9 @@ fn three_steps_with_decay_clipping_smoothing_weights_and_mixed_labels() {
     assert!(norms.iter().all(|&norm| norm > 0.5), "every step is clipped: {norms:?}");
     let mixed = MixedLabels { labels: vec![2, 1, 1, 0], share: 0.3 };
     let (pictures, labels) = (pictures(), labels());
-    let batch = TrainingBatch { pictures: &pictures, labels: &labels, mixed: Some(&mixed) };
+    let batch = TrainingBatch { pictures: &pictures, labels: &labels, mixed: Some(&mixed), teacher: None };
     let objective = Objective { label_smoothing: 0.1, class_weights: Some(vec![1.0, 2.0, 0.5]) };
-    let settings = StepSettings { learning_rate: 1e-2, objective, clip_norm: Some(0.5) };
+    let settings = StepSettings { learning_rate: 1e-2, objective, clip_norm: Some(0.5), ..StepSettings::default() };
     for step in [training_step, crate::training::training_step_by_graph] {
         let network = network_of_waves(&tiny());
         let constants = AdamSettings { epsilon: 1e-12, weight_decay: 0.1, ..AdamSettings::default() };
@@ -138,4 +145,30 @@ fn three_steps_with_decay_clipping_smoothing_weights_and_mixed_labels() {
             assert_near(&variable, &after_three_steps[&name], &name);
         }
     }
+}
+
+#[test]
+fn three_steps_towards_a_teacher() {
+    let Distilled { losses, after_three_steps } = expected().distilled;
+    let (pictures, labels, teacher) = (pictures(), labels(), wave(&[4, 3], 0.9, 3.0, 0.0));
+    let batch = TrainingBatch { pictures: &pictures, labels: &labels, mixed: None, teacher: Some(&teacher) };
+    let distillation = Some(Distillation { temperature: 2.5, weight: 0.6 });
+    let settings = StepSettings { learning_rate: 1e-2, distillation, ..StepSettings::default() };
+    for step in [training_step, crate::training::training_step_by_graph] {
+        let network = network_of_waves(&tiny());
+        let constants = AdamSettings { epsilon: 1e-12, ..AdamSettings::default() };
+        let mut adam = Adam::new(network.variables(), constants).expect("room for two means");
+        for &loss in &losses {
+            let outcome = step(&network, &mut adam, batch, &settings, &mut dropout_generator(1, 0)).expect("a step");
+            assert!((f64::from(outcome.loss) - loss).abs() < CLOSE, "loss {}, expected {loss}", outcome.loss);
+        }
+        for (name, variable) in network.variables() {
+            assert_near(&variable, &after_three_steps[&name], &name);
+        }
+    }
+    let short = wave(&[3, 3], 0.9, 3.0, 0.0);
+    let batch = TrainingBatch { teacher: Some(&short), ..batch };
+    let network = network_of_waves(&tiny());
+    let outcome = training_step(&network, &mut adam(&network), batch, &settings, &mut dropout_generator(1, 0));
+    assert!(format!("{:?}", outcome.expect_err("a row too few")).contains("[3, 3]"));
 }

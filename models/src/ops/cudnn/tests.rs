@@ -223,7 +223,7 @@ fn train(architecture: &Architecture, device: &Device, precision: Precision, ste
     (0..steps)
         .map(|step| {
             let mut dropout = dropout_generator(5, step);
-            let batch = TrainingBatch { pictures: &pictures, labels: &labels, mixed: None };
+            let batch = TrainingBatch { pictures: &pictures, labels: &labels, mixed: None, teacher: None };
             training_step(&network, &mut adam, batch, &StepSettings::default(), &mut dropout).expect("a step")
         })
         .collect()
