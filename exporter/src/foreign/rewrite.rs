@@ -122,16 +122,20 @@ impl ForeignGraph {
             .collect()
     }
 
-    /// The activations that become integers: all that operators on integers take, but for constants.
+    /// The activations that become integers: all that operators on integers take, but for constants, and what layers on
+    /// integers make, because engines fuse a layer only between two grids.
     pub(super) fn values(&self, integers: Integers<'_>) -> Vec<String> {
         let initializers = self.proto.graph.iter().flat_map(|graph| &graph.initializer).map(|tensor| &tensor.name);
         let made = nodes(&self.proto).filter(|node| node.op_type == "Constant").flat_map(|node| &node.output);
         let constants: HashSet<&String> = initializers.chain(made).collect();
+        let makers: HashMap<&String, &NodeProto> =
+            nodes(&self.proto).flat_map(|node| node.output.iter().map(move |value| (value, node))).collect();
         let mut values: Vec<String> = Vec::new();
-        for node in nodes(&self.proto).filter(|node| integers.has(node)) {
+        for node in nodes(&self.proto).filter(|node| QUANTIZED.contains(&node.op_type.as_str())) {
             let taken = if node.op_type == "Add" { 2 } else { 1 };
             for value in node.input.iter().take(taken) {
-                if !constants.contains(value) && !values.contains(value) {
+                let is_needed = integers.has(node) || made_by_layer(value, &makers, integers);
+                if is_needed && !constants.contains(value) && !values.contains(value) {
                     values.push(value.clone());
                 }
             }
@@ -161,10 +165,10 @@ impl ForeignGraph {
             write_pair(&mut graph, &input.name, &scales, &mut renamed);
         }
         for mut node in old.node.iter().cloned() {
-            if integers.has(&node) {
-                if LAYERS.contains(&node.op_type.as_str()) {
-                    self.write_weights(&mut graph, &mut node, &old.initializer, &scales, format)?;
-                }
+            if integers.has(&node) && LAYERS.contains(&node.op_type.as_str()) {
+                self.write_weights(&mut graph, &mut node, &old.initializer, &scales, format)?;
+            }
+            if QUANTIZED.contains(&node.op_type.as_str()) {
                 for value in &mut node.input {
                     if let Some(name) = renamed.get(value) {
                         value.clone_from(name);
@@ -241,6 +245,15 @@ impl ForeignGraph {
 
 fn nodes(proto: &ModelProto) -> impl Iterator<Item = &NodeProto> {
     proto.graph.iter().flat_map(|graph| &graph.node)
+}
+
+/// Whether a layer on integers makes a value, be it through an activation.
+fn made_by_layer(value: &String, makers: &HashMap<&String, &NodeProto>, integers: Integers<'_>) -> bool {
+    let mut maker = makers.get(value);
+    while let Some(node) = maker.filter(|node| ["Relu", "Clip"].contains(&node.op_type.as_str())) {
+        maker = node.input.first().and_then(|value| makers.get(value));
+    }
+    maker.is_some_and(|node| LAYERS.contains(&node.op_type.as_str()) && integers.has(node))
 }
 
 /// The first input of a node that is on a grid, and the grid.
