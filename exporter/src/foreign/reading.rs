@@ -43,7 +43,7 @@ fn take_in(tensor: &mut TensorProto, folder: &Path) -> Result<u64, ExportError> 
     };
     let bytes = read().map_err(|source| ExportError::Read { path: path.clone(), source })?;
     let length = bytes.len() as u64;
-    tensor.raw_data = bytes.into();
+    tensor.raw_data = bytes;
     tensor.data_location = DataLocation::Default as i32;
     tensor.external_data.clear();
     Ok(length)
@@ -86,7 +86,7 @@ mod tests {
         let path = file(folder.path(), &[("location", "model.data"), ("offset", "2"), ("length", "3")]);
         let (proto, size) = read(&path).expect("both files");
         let tensor = &proto.graph.as_ref().expect("a graph").initializer[0];
-        assert_eq!((tensor.raw_data.as_ref(), tensor.external_data.len()), (&[2, 3, 4][..], 0));
+        assert_eq!((tensor.raw_data.as_slice(), tensor.external_data.len()), (&[2, 3, 4][..], 0));
         assert_eq!(size, fs::metadata(&path).expect("a file").len() + 3);
     }
 

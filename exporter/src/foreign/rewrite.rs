@@ -128,8 +128,8 @@ impl ForeignGraph {
         let initializers = self.proto.graph.iter().flat_map(|graph| &graph.initializer).map(|tensor| &tensor.name);
         let made = nodes(&self.proto).filter(|node| node.op_type == "Constant").flat_map(|node| &node.output);
         let constants: HashSet<&String> = initializers.chain(made).collect();
-        let makers: HashMap<&String, &NodeProto> =
-            nodes(&self.proto).flat_map(|node| node.output.iter().map(move |value| (value, node))).collect();
+        let makers: HashMap<&str, &NodeProto> =
+            nodes(&self.proto).flat_map(|node| node.output.iter().map(move |value| (value.as_str(), node))).collect();
         let mut values: Vec<String> = Vec::new();
         for node in nodes(&self.proto).filter(|node| QUANTIZED.contains(&node.op_type.as_str())) {
             let taken = if node.op_type == "Add" { 2 } else { 1 };
@@ -248,10 +248,10 @@ fn nodes(proto: &ModelProto) -> impl Iterator<Item = &NodeProto> {
 }
 
 /// Whether a layer on integers makes a value, be it through an activation.
-fn made_by_layer(value: &String, makers: &HashMap<&String, &NodeProto>, integers: Integers<'_>) -> bool {
+fn made_by_layer(value: &str, makers: &HashMap<&str, &NodeProto>, integers: Integers<'_>) -> bool {
     let mut maker = makers.get(value);
     while let Some(node) = maker.filter(|node| ["Relu", "Clip"].contains(&node.op_type.as_str())) {
-        maker = node.input.first().and_then(|value| makers.get(value));
+        maker = node.input.first().and_then(|value| makers.get(value.as_str()));
     }
     maker.is_some_and(|node| LAYERS.contains(&node.op_type.as_str()) && integers.has(node))
 }
