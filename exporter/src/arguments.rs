@@ -156,6 +156,10 @@ struct Int8 {
     /// Even out the ranges of neighbouring layers first
     #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
     equalization: Refinement,
+
+    /// Round the weights of an output together, so that errors make up for each other, instead of each to the nearest
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
+    rounding: Refinement,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -184,6 +188,7 @@ impl Args {
             calibration: self.int8.calibration,
             bias_correction: self.int8.bias_correction,
             equalization: self.int8.equalization,
+            rounding: self.int8.rounding,
             prefer: self.budget.prefer,
             fp32_layers: self.budget.fp32_layers,
             target: self.budget.target,

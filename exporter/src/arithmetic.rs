@@ -2,7 +2,7 @@ use std::{fmt, fs, path::Path};
 
 use candle_onnx::onnx::{ModelProto, NodeProto, tensor_proto::DataType};
 use prost::Message;
-use runtime::{EngineChoice, LayerTime, Model};
+use runtime::{EngineChoice, Model, NodeProducts};
 use serde::Serialize;
 
 use crate::ExportError;
@@ -20,6 +20,24 @@ pub struct Arithmetic {
     pub unknown: u64,
 }
 
+/// Multiply-accumulates of the layers of a network.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Layers<'a> {
+    /// In the order in which every engine computes them, because nothing branches.
+    InOrder(&'a [u64]),
+    /// By the names of their nodes.
+    Named(&'a [(String, u64)]),
+}
+
+impl Layers<'_> {
+    fn counts(&self) -> Vec<u64> {
+        match self {
+            Self::InOrder(counts) => counts.to_vec(),
+            Self::Named(layers) => layers.iter().map(|(_, count)| *count).collect(),
+        }
+    }
+}
+
 /// Operators of ONNX Runtime that multiply integers of 8 bits.
 const INTEGER_OPERATORS: [&str; 7] = [
     "QLinearConv",
@@ -31,15 +49,17 @@ const INTEGER_OPERATORS: [&str; 7] = [
     "DynamicQuantizeMatMul",
 ];
 
-/// Operators of ONNX Runtime that multiply floats.
-const FLOAT_OPERATORS: [&str; 7] = ["Conv", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"];
+/// Operators of ONNX Runtime that multiply floats. `MatMulNBits` widens its weights to f32 at the level of accuracy that
+/// our files ask for.
+const FLOAT_OPERATORS: [&str; 8] =
+    ["Conv", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "MatMulNBits"];
 
 impl Arithmetic {
     /// From the graph that ONNX Runtime computes, which it writes for this when it loads the file once more.
     ///
     /// # Errors
     /// Where it does not load the file, or the graph cannot be read.
-    pub(crate) fn of_onnxruntime(path: &Path, choice: EngineChoice, layers: &[u64]) -> Result<Self, ExportError> {
+    pub(crate) fn of_onnxruntime(path: &Path, choice: EngineChoice, layers: Layers<'_>) -> Result<Self, ExportError> {
         let folder = tempfile::tempdir()
             .map_err(|source| ExportError::Write { path: std::env::temp_dir().join("optimized.onnx"), source })?;
         let graph = folder.path().join("optimized.onnx");
@@ -57,47 +77,63 @@ impl Arithmetic {
         Ok(Self::of_graph(&model, layers))
     }
 
-    /// Layers and the graph's operators that multiply are in the same order; where their numbers differ, nothing can be
-    /// said.
-    fn of_graph(model: &ModelProto, layers: &[u64]) -> Self {
-        let Some(graph) = &model.graph else { return Self::unknown(layers) };
+    /// As many of the graph's operators multiply as there are layers, or nothing can be said.
+    fn of_graph(model: &ModelProto, layers: Layers<'_>) -> Self {
+        let counts = layers.counts();
+        let Some(graph) = &model.graph else { return Self::unknown(&counts) };
+        let is_integer = |node: &NodeProto| INTEGER_OPERATORS.contains(&node.op_type.as_str());
+        let multiplies = |node: &&NodeProto| is_integer(node) || FLOAT_OPERATORS.contains(&node.op_type.as_str());
+        let nodes: Vec<_> = graph.node.iter().filter(multiplies).collect();
+        if nodes.len() != counts.len() {
+            return Self::unknown(&counts);
+        }
         let is_half = |node: &NodeProto| {
             let constants = graph.initializer.iter().filter(|constant| node.input.contains(&constant.name));
             constants.into_iter().any(|constant| constant.data_type == DataType::Float16 as i32)
         };
-        let multiplies = |node: &&NodeProto| {
-            let operator = node.op_type.as_str();
-            INTEGER_OPERATORS.contains(&operator) || FLOAT_OPERATORS.contains(&operator)
-        };
-        let nodes: Vec<_> = graph.node.iter().filter(multiplies).collect();
-        if nodes.len() != layers.len() {
-            return Self::unknown(layers);
-        }
         let mut arithmetic = Self::default();
-        for (node, count) in nodes.into_iter().zip(layers) {
-            let by = if INTEGER_OPERATORS.contains(&node.op_type.as_str()) {
-                &mut arithmetic.int8
-            } else if is_half(node) {
-                &mut arithmetic.fp16
-            } else {
-                &mut arithmetic.fp32
-            };
-            *by += count;
+        match layers {
+            Layers::InOrder(_) => {
+                for (node, count) in nodes.into_iter().zip(counts) {
+                    let by = if is_integer(node) {
+                        &mut arithmetic.int8
+                    } else if is_half(node) {
+                        &mut arithmetic.fp16
+                    } else {
+                        &mut arithmetic.fp32
+                    };
+                    *by += count;
+                }
+            }
+            // Operators on integers keep the name of the layer, at most with a number behind it; those on floats are
+            // called after what they were fused with.
+            Layers::Named(layers) => {
+                for node in nodes.into_iter().filter(|node| is_integer(node)) {
+                    let name = node.name.rsplit_once("_token_").map_or(node.name.as_str(), |(name, _)| name);
+                    let Some((_, count)) = layers.iter().find(|(layer, _)| layer == name) else {
+                        return Self::unknown(&counts);
+                    };
+                    arithmetic.int8 += count;
+                }
+                arithmetic.fp32 = counts.iter().sum::<u64>().saturating_sub(arithmetic.int8);
+            }
         }
         arithmetic
     }
 
-    /// From the layers that our own kernels compute, in their order. They widen weights to single precision, except in
-    /// convolutions of bytes; what tract's own operators do, it does not say.
-    pub(crate) fn of_tract(times: &[LayerTime], layers: &[u64]) -> Self {
-        let multiplying: Vec<_> = times.iter().filter(|layer| layer.operations > 0).collect();
-        if multiplying.len() != layers.len() {
-            return Self::unknown(layers);
+    /// From the nodes that our tract engine computes: as many as there are layers, with the same products. Our own kernels
+    /// widen weights to single precision, except in convolutions of bytes.
+    pub(crate) fn of_tract(nodes: &[NodeProducts], layers: Layers<'_>) -> Self {
+        let mut counts = layers.counts();
+        let mut found: Vec<u64> = nodes.iter().map(|node| node.multiply_accumulates).collect();
+        counts.sort_unstable();
+        found.sort_unstable();
+        if counts != found {
+            return Self::unknown(&counts);
         }
         let mut arithmetic = Self::default();
-        for (layer, count) in multiplying.into_iter().zip(layers) {
-            let in_integers = layer.operator.starts_with("Integer");
-            *if in_integers { &mut arithmetic.int8 } else { &mut arithmetic.fp32 } += count;
+        for node in nodes {
+            *if node.integers { &mut arithmetic.int8 } else { &mut arithmetic.fp32 } += node.multiply_accumulates;
         }
         arithmetic
     }
@@ -146,33 +182,46 @@ mod tests {
     #[test]
     fn each_layer_counts_as_what_its_operator_multiplies() {
         let model = graph(&["QuantizeLinear", "QLinearConv", "MaxPool", "FusedGemm", "Conv"]);
-        let found = Arithmetic::of_graph(&model, &[900, 90, 10]);
+        let found = Arithmetic::of_graph(&model, Layers::InOrder(&[900, 90, 10]));
         assert_eq!(found, Arithmetic { int8: 900, fp16: 10, fp32: 90, unknown: 0 });
         assert_eq!(found.to_string(), "90.0 % int8, 1.0 % fp16, 9.0 % fp32");
     }
 
     #[test]
-    fn convolutions_of_bytes_count_as_integers_in_tract() {
-        let layer = |operator: &str, operations| LayerTime {
+    fn layers_that_branch_are_found_by_their_names() {
+        let mut model = graph(&["QLinearConv", "FusedConv", "QGemm"]);
+        let nodes = &mut model.graph.as_mut().expect("a graph").node;
+        nodes[0].name = "shortcut_token_12".into();
+        nodes[1].name = "relu_nchwc".into();
+        nodes[2].name = "fc".into();
+        let layers = [("conv".to_owned(), 900), ("shortcut".to_owned(), 90), ("fc".to_owned(), 10)];
+        let found = Arithmetic::of_graph(&model, Layers::Named(&layers));
+        assert_eq!(found, Arithmetic { int8: 100, fp32: 900, ..Arithmetic::default() });
+        model.graph.as_mut().expect("a graph").node[0].name = "another".into();
+        assert_eq!(Arithmetic::of_graph(&model, Layers::Named(&layers)).unknown, 1000);
+    }
+
+    #[test]
+    fn nodes_count_as_what_they_multiply_in_tract() {
+        let node = |operator: &str, integers, multiply_accumulates| NodeProducts {
             operator: operator.into(),
-            sizes: String::new(),
-            ms: 1.0,
-            operations,
+            integers,
+            multiply_accumulates,
         };
-        let times = [
-            layer("FakeQuantize", 0),
-            layer("Convolution3x3", 2),
-            layer("IntegerConvolution3x3+MaxPool2x2", 2),
-            layer("Dense", 2),
+        let nodes = [
+            node("Convolution3x3", false, 900),
+            node("IntegerConvolution3x3+MaxPool2x2", true, 90),
+            node("Dense", false, 10),
         ];
-        let found = Arithmetic::of_tract(&times, &[900, 90, 10]);
+        let found = Arithmetic::of_tract(&nodes, Layers::InOrder(&[900, 90, 10]));
         assert_eq!(found, Arithmetic { int8: 90, fp32: 910, ..Arithmetic::default() });
-        assert_eq!(Arithmetic::of_tract(&[], &[900]).unknown, 900, "a graph that is not ours alone");
+        assert_eq!(Arithmetic::of_tract(&nodes, Layers::InOrder(&[900, 90, 11])).unknown, 1001, "another layer");
+        assert_eq!(Arithmetic::of_tract(&nodes, Layers::InOrder(&[900])).unknown, 900, "more layers");
     }
 
     #[test]
     fn nothing_is_said_of_a_graph_that_has_other_layers() {
-        let found = Arithmetic::of_graph(&graph(&["QLinearConv"]), &[900, 90]);
+        let found = Arithmetic::of_graph(&graph(&["QLinearConv"]), Layers::InOrder(&[900, 90]));
         assert_eq!(found, Arithmetic { unknown: 990, ..Arithmetic::default() });
     }
 }

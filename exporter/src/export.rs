@@ -43,6 +43,9 @@ pub fn export_with_progress(
 ) -> Result<ExportReport, ExportError> {
     let start = Instant::now();
     Draft::check_folder(&options.output)?;
+    if let Some(scheme) = options.quantize.filter(|scheme| !scheme.suits(options.target)) {
+        return Err(ExportError::SchemeTarget { scheme, target: options.target });
+    }
     let source = Source::open(run, options)?;
     let inputs = source.verification_inputs(options)?;
     let calibration = source.calibration_inputs(options)?;
@@ -80,15 +83,14 @@ pub fn export_with_progress(
         trials::write(folder, &trials)?;
     }
     let (held, layers) = (trial.held(), LayerReport::of(&trial.plan, &sensitivities));
-    let has_integers = trial.scheme.is_some_and(Scheme::has_integers);
-    let Trial { draft, scheme, nodes, merged_bytes, bytes, verification, failures, calibration, .. } = trial;
+    let Trial { draft, scheme, nodes, merged_bytes, bytes, verification, failures, calibration, rounding, .. } = trial;
     let report = ExportReport {
         file: options.output.clone(),
         held,
         bytes,
         target: options.target,
         quantization: scheme,
-        weight_bits: has_integers.then_some(options.integers.weight_bits.count()),
+        weight_bits: scheme.and_then(|scheme| scheme.weight_bits(options.integers)),
         opset: options.opset.version(),
         ir_version: options.opset.ir_version(),
         nodes,
@@ -100,6 +102,7 @@ pub fn export_with_progress(
         layers: if scheme.is_some() { layers } else { Vec::new() },
         slimming,
         calibration,
+        rounding,
         verification,
         trials: if options.quantize.is_some() || options.slim.is_some() { trials } else { Vec::new() },
         seconds: start.elapsed().as_secs_f64(),
@@ -346,6 +349,26 @@ mod tests {
                 let model = Model::builder().engine(EngineChoice::Tract).open(&report.file).expect("a model");
                 assert!(model.card().provenance.quantization.is_some());
             }
+        }
+    }
+
+    #[test]
+    fn weights_of_four_bits_are_for_onnxruntime_alone() {
+        for (inputs, outputs) in [(5, 7), (64, 33)] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let architecture = testing::architecture(false, Head::Dense(vec![inputs, outputs]));
+            let run = testing::run(folder.path(), &testing::network(&architecture));
+            let options =
+                ExportOptions { quantize: Some(Scheme::WeightOnlyDenseInt4), max_drop: 1.0, ..options(folder.path()) };
+            let error = export(&run, &options).expect_err("every engine").to_string();
+            assert!(error.contains("--target generic") && error.contains("--target ort-cpu"), "{error}");
+            let report = export(&run, &ExportOptions { target: Target::OrtCpu, ..options }).expect("an export");
+            let engine = &report.verification.engines[0];
+            assert!(engine.relative_difference > 0.0 && engine.relative_difference < 0.2, "{report}");
+            let arithmetic = engine.arithmetic.expect("looked at");
+            assert_eq!((arithmetic.fp32, report.weight_bits), (arithmetic.total(), Some(4)), "{report}");
+            let precision = |layer: &LayerReport| layer.precision == LayerPrecision::Int4Weights;
+            assert_eq!(report.layers.iter().filter(|layer| precision(layer)).count(), 3);
         }
     }
 

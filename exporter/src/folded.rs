@@ -69,6 +69,13 @@ pub(crate) struct Affine {
     pub(crate) bias: Vec<f32>,
 }
 
+impl Affine {
+    /// Weights of an output: those of one input channel lie side by side, be it a map flattened or a window.
+    pub(crate) fn columns(&self) -> usize {
+        self.weight.elem_count() / self.bias.len().max(1)
+    }
+}
+
 /// Takes a network's tensors apart into the steps of serving it. The tensors are moved, not copied, except
 /// those that batch normalisation changes.
 ///

@@ -1,18 +1,14 @@
 //! Static int8 of a file that another project wrote.
 
+mod dense;
 mod observation;
+mod reading;
 mod rewrite;
+mod search;
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::{collections::BTreeMap, path::PathBuf, time::Instant};
 
-use candle_onnx::onnx::ModelProto;
-use models::{ModelCard, Preset, QuantizationRecord, Sha256, Side, Split, SplitFile};
-use prost::Message;
+use models::{ModelCard, Preprocess, Preset, QuantizationRecord, Sha256, Side, Split, SplitFile};
 use rand_chacha::{
     ChaCha8Rng,
     rand_core::{Rng, SeedableRng},
@@ -20,13 +16,16 @@ use rand_chacha::{
 use runtime::{EngineChoice, Model};
 use serde::Serialize;
 
-use self::rewrite::ForeignGraph;
+use self::{
+    observation::{Observed, Seen},
+    rewrite::{ForeignGraph, Integers, Ranges},
+    search::{ForeignSearch, ForeignTrial},
+};
 use crate::{
-    ExportError, ExportOptions, GateFailure, Progress, Target, Verification,
+    ExportError, ExportOptions, LayerReport, Progress, Target, Verification,
     draft::Draft,
-    gate::{Budget, Demand},
     pictures::{Inputs, Selection},
-    verification::{Expected, Verifier},
+    verification::Expected,
 };
 
 /// The order in which pictures of a folder are divided.
@@ -58,8 +57,8 @@ pub struct ForeignReport {
     pub source_bytes: u64,
     /// The engine that the file is for.
     pub target: Target,
-    /// Convolutions and dense layers whose weights are int8 now.
-    pub layers: usize,
+    /// Convolutions and dense layers, and their precision.
+    pub layers: Vec<LayerReport>,
     /// Pictures that the ranges come from.
     pub calibration_pictures: usize,
     /// How the file compares; the reference is the other file in the same engine.
@@ -69,7 +68,8 @@ pub struct ForeignReport {
 }
 
 /// Quantizes a classifier that another project wrote: convolutions, dense layers, residual additions and pools, with
-/// weights per channel and ranges from the least to the largest activation.
+/// weights per channel and ranges from the least to the largest activation. Layers go back to f32 one by one until the
+/// file keeps its budget.
 ///
 /// Of the options, those that say what a file is to be like, what it may lose and where it goes count.
 ///
@@ -88,13 +88,13 @@ pub fn quantize_foreign(
         builder = builder.preset(preset);
     }
     let model = builder.open(&source.model).map_err(unusable)?;
-    let (proto, source_bytes) = read(&source.model)?;
+    let (proto, source_bytes) = reading::read(&source.model)?;
     let metadata: BTreeMap<String, String> =
         proto.metadata_props.iter().map(|entry| (entry.key.clone(), entry.value.clone())).collect();
-    let mut graph = ForeignGraph::new(&source.model, proto)?;
+    let graph = ForeignGraph::new(&source.model, proto)?;
 
     let split = divide(source, &model)?;
-    let preprocess = model.preprocess();
+    let preprocess = &model.preprocess().clone();
     let side = |side, limit, name: &str| {
         let inputs = Inputs::of(&split, Selection { side, skip: 0, limit }, preprocess, None);
         let description = format!("{} pictures of the {name} half of {}", inputs.len(), source.pictures.display());
@@ -109,30 +109,21 @@ pub fn quantize_foreign(
         return Err(ExportError::NoVerificationPictures);
     }
     let expected = Expected::of_model(&model, &inputs, progress)?;
-    let ranges = observation::ranges(graph.proto(), &graph.values(), &calibration, preprocess, options, progress)?;
-    let layers = graph.quantize(&ranges, options.integers)?;
-
-    let mut card = ModelCard { metrics: Vec::new(), ..model.card().clone() };
+    let (layers, ranges) = observe(&graph, &calibration, preprocess, options, progress)?;
+    let card = ModelCard { metrics: Vec::new(), preprocess: preprocess.clone(), ..model.card().clone() };
     drop(model);
-    let draft = Draft::of_bytes(&options.output, &graph.into_proto().encode_to_vec())?;
-    let noted = |card: &ModelCard| draft.note(metadata.clone().into_iter().chain(card.to_metadata()).collect());
-    noted(&card)?;
-    let demand = Demand::lossy(Budget { max_drop: options.max_drop, min_agreement: options.min_agreement });
-    let verifier = Verifier {
-        path: draft.path(),
+    let search = ForeignSearch {
+        graph: &graph,
+        layers: &layers,
+        ranges: &ranges,
+        options,
+        metadata: &metadata,
+        card,
+        calibration: &calibration,
         inputs: &inputs,
         expected: &expected,
-        demand,
-        target: options.target,
-        threads: options.threads,
-        multiply_accumulates: None,
-        candle_onnx: false,
     };
-    let verification = verifier.verify(progress)?;
-    card.metrics = verification.metrics();
-    note_quantization(&mut card, options, &calibration, &verification);
-    let bytes = noted(&card)?;
-    let failures: Vec<GateFailure> = demand.failures_of(&verification);
+    let ForeignTrial { draft, bytes, verification, failures, layers } = search.run(progress)?;
     let report = ForeignReport {
         file: options.output.clone(),
         source: source.model.clone(),
@@ -152,12 +143,25 @@ pub fn quantize_foreign(
     Ok(report)
 }
 
-/// The file, and its size.
-fn read(path: &Path) -> Result<(ModelProto, u64), ExportError> {
-    let bytes = fs::read(path).map_err(|source| ExportError::Read { path: path.to_owned(), source })?;
-    let proto = ModelProto::decode(bytes.as_slice())
-        .map_err(|error| ExportError::Candle { doing: "reading the file", source: candle_core::Error::wrap(error) })?;
-    Ok((proto, bytes.len() as u64))
+/// The layers with their multiply-accumulates, and the ranges of what they take.
+fn observe(
+    graph: &ForeignGraph,
+    calibration: &Inputs,
+    preprocess: &Preprocess,
+    options: &ExportOptions,
+    progress: &mut dyn Progress,
+) -> Result<(Vec<(String, u64)>, Ranges), ExportError> {
+    let layers = graph.layers();
+    let maps: Vec<&str> = layers.iter().filter_map(|layer| layer.map.as_deref()).collect();
+    let values = graph.values(Integers::AllBut(&[]));
+    let seen = Seen { proto: graph.proto(), values: &values, maps: &maps };
+    let Observed { ranges, positions } = seen.observe(calibration, preprocess, options, progress)?;
+    let mut positions = positions.into_iter();
+    let counted = layers.into_iter().map(|layer| {
+        let positions = if layer.map.is_some() { positions.next().unwrap_or(0) } else { 1 };
+        (layer.name, layer.weights * positions)
+    });
+    Ok((counted.collect(), ranges))
 }
 
 /// The engine whose answers are to be kept.
@@ -201,13 +205,19 @@ fn divide(source: &ForeignSource, model: &Model) -> Result<Split, ExportError> {
     })
 }
 
-fn note_quantization(card: &mut ModelCard, options: &ExportOptions, calibration: &Inputs, verification: &Verification) {
+fn note_quantization(
+    card: &mut ModelCard,
+    options: &ExportOptions,
+    calibration: &Inputs,
+    verification: &Verification,
+    layers: &[LayerReport],
+) {
     let ranges = format!("calibrated on {}, clipped to the largest value", calibration.description());
     card.provenance.quantization = Some(format!("int8 QDQ, {ranges}"));
     card.provenance.quantization_record = Some(QuantizationRecord {
         scheme: "int8".to_owned(),
         target: options.target.to_string(),
-        layers: Vec::new(),
+        layers: layers.iter().map(|layer| (layer.layer.clone(), layer.precision.to_string())).collect(),
         calibration: Some(ranges),
         costs: verification.costs(),
     });
@@ -215,16 +225,20 @@ fn note_quantization(card: &mut ModelCard, options: &ExportOptions, calibration:
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, path::Path};
+
     use candle_core::{DType, Device, Tensor};
     use candle_onnx::onnx::{
-        AttributeProto, GraphProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto,
+        AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto,
         TensorShapeProto, TypeProto, ValueInfoProto, attribute_proto::AttributeType, tensor_proto::DataType,
         tensor_shape_proto, type_proto,
     };
     use models::Head;
+    use prost::Message;
 
     use super::*;
     use crate::{
+        LayerPrecision,
         graph::integer,
         onnx_file::{Initializer, Values},
         testing,
@@ -266,6 +280,9 @@ mod tests {
         let kind = TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..TypeProto::default() };
         ValueInfoProto { name: name.into(), r#type: Some(kind), ..ValueInfoProto::default() }
     }
+
+    /// Multiply-accumulates of the residual network: the stem at 8×8, two convolutions at 4×4, and the dense layer.
+    const RESIDUAL_PRODUCTS: u64 = 8 * 27 * 64 + 2 * 8 * 72 * 16 + 24;
 
     /// A residual network for 8×8 pictures and three classes: a stem with a padded max-pool, a block, and a dense layer
     /// whose weights are transposed. `ruined` puts one channel so far below 0 that no 8 bits hold it and the others.
@@ -334,7 +351,7 @@ mod tests {
     fn a_residual_network_answers_as_before_in_every_engine() {
         let folder = tempfile::tempdir().expect("a folder");
         let report = quantized(folder.path(), &residual(false), |_| ()).expect("a file");
-        assert!(report.held && report.layers == 4, "{report}");
+        assert!(report.held && report.layers.len() == 4, "{report}");
         assert_eq!((report.calibration_pictures, report.verification.pictures), (12, 12));
         for engine in &report.verification.engines {
             assert!(engine.relative_difference > 0.0 && engine.relative_difference < 0.05, "{report}");
@@ -354,12 +371,46 @@ mod tests {
     }
 
     #[test]
+    fn a_product_and_its_bias_are_a_dense_layer() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut proto = residual(false);
+        let nodes = &mut proto.graph.as_mut().expect("a graph").node;
+        nodes.truncate(10);
+        nodes.push(node("MatMul", &["features", "fc.w"], "product", vec![]));
+        nodes.push(node("Add", &["product", "fc.b"], "answer", vec![]));
+        let report = quantized(folder.path(), &proto, |_| ()).expect("a file");
+        assert!(report.held, "{report}");
+        assert_eq!(report.layers.last().map(|layer| layer.layer.as_str()), Some("node/product"));
+        let products = report.verification.engines.iter().filter_map(|engine| engine.arithmetic);
+        assert!(products.into_iter().all(|arithmetic| arithmetic.total() == RESIDUAL_PRODUCTS), "{report}");
+    }
+
+    #[test]
     fn a_file_that_breaks_the_budget_is_not_left() {
         let folder = tempfile::tempdir().expect("a folder");
-        let strict = |options: &mut ExportOptions| (options.max_drop, options.min_agreement) = (0.0, Some(1.0));
+        let strict = |options: &mut ExportOptions| {
+            (options.max_drop, options.min_agreement, options.fp32_layers) = (0.0, Some(1.0), Some(0));
+        };
         let error = quantized(folder.path(), &residual(true), strict).expect_err("another answer");
         assert!(matches!(&error, ExportError::ForeignGate { report, .. } if !report.held), "{error}");
         assert!(!folder.path().join("q.onnx").exists());
+    }
+
+    #[test]
+    fn the_layer_that_costs_too_much_goes_back_to_f32() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let strict = |options: &mut ExportOptions| (options.max_drop, options.min_agreement) = (0.0, Some(1.0));
+        let report = quantized(folder.path(), &residual(true), strict).expect("a file");
+        let in_floats = |layer: &&LayerReport| layer.precision == LayerPrecision::Fp32;
+        let back: Vec<_> = report.layers.iter().filter(in_floats).map(|layer| layer.layer.as_str()).collect();
+        assert!(!back.is_empty() && back.len() < report.layers.len(), "{report}");
+        assert!(report.layers.iter().all(|layer| layer.sensitivity.is_some()), "{report}");
+        for engine in &report.verification.engines {
+            let arithmetic = engine.arithmetic.expect("looked at");
+            assert_eq!((arithmetic.unknown, arithmetic.total()), (0, RESIDUAL_PRODUCTS), "{report}");
+        }
+        let text = report.to_string();
+        assert!(text.contains("in fp32") && text.contains(back[0]) && text.contains("multiplies"), "{text}");
     }
 
     #[test]

@@ -17,9 +17,19 @@ pub(crate) fn forward(
     input: Tensor,
     visit: &mut dyn FnMut(&str, Tensor) -> Result<Tensor>,
 ) -> Result<Tensor> {
+    forward_until(steps, steps.len(), input, visit)
+}
+
+/// As [`forward`], as far as what the step of number `end` takes.
+pub(crate) fn forward_until(
+    steps: &[Step],
+    end: usize,
+    input: Tensor,
+    visit: &mut dyn FnMut(&str, Tensor) -> Result<Tensor>,
+) -> Result<Tensor> {
     let last = steps.len().saturating_sub(1);
     let mut value = visit(INPUT, input)?;
-    for (index, Step { name, operation }) in steps.iter().enumerate() {
+    for (index, Step { name, operation }) in steps.iter().enumerate().take(end) {
         let made = match operation {
             Operation::Convolution(Affine { weight, bias }) => {
                 ops::conv3x3(&value, weight, &vector(bias)?, Activation::Relu)?
@@ -41,6 +51,19 @@ pub(crate) fn forward(
         value = if index == last { made } else { visit(name, made)? };
     }
     Ok(value)
+}
+
+/// What a layer with weights computes before ReLU.
+pub(crate) fn sums(step: &Step, value: &Tensor) -> Result<Tensor> {
+    match &step.operation {
+        Operation::Convolution(Affine { weight, bias }) => {
+            ops::conv3x3(value, weight, &vector(bias)?, Activation::Identity)
+        }
+        Operation::Dense { affine: Affine { weight, bias }, .. } => {
+            ops::dense(value, weight, &vector(bias)?, Activation::Identity)
+        }
+        Operation::MaxPool | Operation::GlobalAveragePool { .. } | Operation::Flatten => Ok(value.clone()),
+    }
 }
 
 fn vector(values: &[f32]) -> Result<Tensor> {

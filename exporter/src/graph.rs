@@ -14,6 +14,8 @@ use crate::{
 pub const INPUT: &str = "input";
 /// The name of the graph's output: f32 `[N, classes]`, before softmax.
 pub const OUTPUT: &str = "logits";
+/// The domain of the operators that ONNX Runtime has beside the standard's.
+pub(crate) const MICROSOFT: &str = "com.microsoft";
 /// The name of the batch dimension.
 pub const BATCH: &str = "N";
 
@@ -226,9 +228,13 @@ fn window(kernel: &[usize], strides: &[usize], pads: Option<&[usize]>) -> Vec<At
 }
 
 fn model(architecture: &Architecture, opset: Opset, graph: GraphBuilder) -> OnnxFile {
+    let mut opset_import = vec![OperatorSetIdProto { domain: String::new(), version: opset.version() }];
+    if graph.nodes.iter().any(|node| node.domain == MICROSOFT) {
+        opset_import.push(OperatorSetIdProto { domain: MICROSOFT.to_owned(), version: 1 });
+    }
     let header = ModelProto {
         ir_version: opset.ir_version(),
-        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: opset.version() }],
+        opset_import,
         producer_name: env!("CARGO_PKG_NAME").to_owned(),
         producer_version: env!("CARGO_PKG_VERSION").to_owned(),
         ..ModelProto::default()

@@ -24,6 +24,8 @@ pub struct ExportOptions {
     pub bias_correction: Refinement,
     /// Whether static int8 evens out the ranges of neighbouring layers first.
     pub equalization: Refinement,
+    /// Whether the weights of an output are rounded together, in schemes that have integers.
+    pub rounding: Refinement,
     /// What [`Scheme::Auto`] looks for among the files that fit the budget.
     pub prefer: Preference,
     /// The most layers that may go back to f32 where the budget does not hold; any number where none.
@@ -65,6 +67,7 @@ impl ExportOptions {
             calibration: Calibration::Auto,
             bias_correction: Refinement::Auto,
             equalization: Refinement::Auto,
+            rounding: Refinement::Auto,
             prefer: Preference::Size,
             fp32_layers: None,
             target: Target::Generic,

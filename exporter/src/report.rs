@@ -6,8 +6,8 @@ use models::{Metric, QuantizationCost, Sha256};
 use serde::Serialize;
 
 use crate::{
-    Arithmetic, CalibrationReport, LayerPrecision, Scheme, SlimmingReport, Target, Tolerance, Weights,
-    quantization::plan::Plan,
+    Arithmetic, CalibrationReport, LayerPrecision, RefinementReport, Scheme, SlimmingReport, Target, Tolerance,
+    Weights, quantization::plan::Plan,
 };
 
 /// What was exported, and how the file compares with the network. Serialized, it is what
@@ -24,7 +24,7 @@ pub struct ExportReport {
     pub target: Target,
     /// How the numbers were made smaller; null for f32.
     pub quantization: Option<Scheme>,
-    /// How many bits of int8 weights are used, 7 or 8; null unless int8.
+    /// How many bits of integer weights are used: 4, 7 or 8; null where none are integers.
     pub weight_bits: Option<u8>,
     /// The version of ONNX's operators.
     pub opset: i64,
@@ -48,6 +48,8 @@ pub struct ExportReport {
     pub slimming: Option<SlimmingReport>,
     /// What calibration saw and chose; null unless static int8.
     pub calibration: Option<CalibrationReport>,
+    /// What rounding the weights of an output together did; null where it was not tried.
+    pub rounding: Option<RefinementReport>,
     /// How the file compares with the network.
     pub verification: Verification,
     /// Every file that was written on the way; empty where nothing was to be made smaller.

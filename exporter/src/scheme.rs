@@ -3,6 +3,8 @@ use std::fmt;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use crate::Target;
+
 /// A way to make the numbers of a network smaller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -17,6 +19,8 @@ pub enum Scheme {
     WeightOnlyDense,
     /// Weights of dense layers in 8 bits, of convolutions in 16, computed with in f32.
     WeightOnlyDenseFp16,
+    /// Weights of dense layers in 4 bits, in blocks, computed with in f32; for ONNX Runtime on a CPU alone.
+    WeightOnlyDenseInt4,
     /// Weights stored in 16 bits, computed with in f32.
     Fp16,
     /// Each of the others in turn, and the best that fits the budget.
@@ -24,13 +28,29 @@ pub enum Scheme {
 }
 
 impl Scheme {
-    /// All that [`Auto`](Self::Auto) tries.
+    /// All that every engine computes.
     pub const CANDIDATES: [Self; 6] =
         [Self::Int8, Self::WeightOnly, Self::WeightOnlyDenseFp16, Self::Dynamic, Self::WeightOnlyDense, Self::Fp16];
 
-    /// Whether it has weights of 8 bits.
-    pub(crate) fn has_integers(self) -> bool {
-        self != Self::Fp16
+    /// All that [`Auto`](Self::Auto) tries for an engine.
+    pub fn candidates(target: Target) -> impl Iterator<Item = Self> {
+        Self::CANDIDATES
+            .into_iter()
+            .chain(std::iter::once(Self::WeightOnlyDenseInt4).filter(move |one| one.suits(target)))
+    }
+
+    /// Whether an engine has the operators for it.
+    pub(crate) fn suits(self, target: Target) -> bool {
+        self != Self::WeightOnlyDenseInt4 || target == Target::OrtCpu
+    }
+
+    /// How many bits of a weight are used, where weights are integers.
+    pub(crate) fn weight_bits(self, format: IntegerFormat) -> Option<u8> {
+        match self {
+            Self::Fp16 => None,
+            Self::WeightOnlyDenseInt4 => Some(4),
+            _ => Some(format.weight_bits.count()),
+        }
     }
 }
 
@@ -43,6 +63,7 @@ impl fmt::Display for Scheme {
             Self::WeightOnly => "weight-only",
             Self::WeightOnlyDense => "weight-only-dense",
             Self::WeightOnlyDenseFp16 => "weight-only-dense-fp16",
+            Self::WeightOnlyDenseInt4 => "weight-only-dense-int4",
             Self::Fp16 => "fp16",
             Self::Auto => "auto",
         })

@@ -3,9 +3,8 @@ use crate::{
     folded::Step,
     pictures::Inputs,
     quantization::{
-        calibration::{Calibrated, Calibrator, batch_size},
-        plan::{LayerPrecision, Plan},
-        simulation::Scales,
+        calibration::{Calibrator, Prepared, batch_size},
+        plan::Plan,
     },
     trial::{Order, Trial, Workshop},
 };
@@ -20,7 +19,6 @@ pub(crate) struct Search<'a> {
     /// Training pictures; random pixels where the run's pictures are gone and no scheme calibrates.
     inputs: &'a Inputs,
     batch: usize,
-    calibrated: Option<Calibrated>,
     trials: Vec<TrialReport>,
     sensitivities: Vec<(String, f64)>,
 }
@@ -39,8 +37,8 @@ pub(crate) struct Found {
 impl<'a> Search<'a> {
     pub(crate) fn new(workshop: Workshop<'a>, network: Vec<Step>, inputs: &'a Inputs) -> Self {
         let batch = batch_size(workshop.architecture.serving_activation_bytes());
-        let (calibrated, trials, sensitivities) = (None, Vec::new(), Vec::new());
-        Self { workshop, network, inputs, batch, calibrated, trials, sensitivities }
+        let (trials, sensitivities) = (Vec::new(), Vec::new());
+        Self { workshop, network, inputs, batch, trials, sensitivities }
     }
 
     /// Writes files until one is good enough, or there is nothing left to try.
@@ -48,8 +46,8 @@ impl<'a> Search<'a> {
         let trial = match self.workshop.options.quantize {
             None => {
                 let plan = Plan::of(None, &self.network);
-                let steps = std::mem::take(&mut self.network);
-                self.write(None, &plan, steps, progress)?
+                let prepared = Prepared::as_trained(std::mem::take(&mut self.network));
+                self.attempt(None, &plan, &prepared, progress)?
             }
             Some(Scheme::Auto) => self.best_of_all(progress)?,
             Some(scheme) => self.fit(scheme, &|_| true, progress)?,
@@ -65,12 +63,13 @@ impl<'a> Search<'a> {
     /// Every scheme in turn, beside the network as trained.
     fn best_of_all(&mut self, progress: &mut dyn Progress) -> Result<Trial, ExportError> {
         let prefer = self.workshop.options.prefer;
-        let trained = self.attempt(None, &Plan::of(None, &self.network), progress)?;
+        let trained = Prepared::as_trained(self.network.clone());
+        let trained = self.attempt(None, &Plan::of(None, &self.network), &trained, progress)?;
         // Where speed counts, the network as trained may be the best.
         let mut best = (prefer == Preference::Speed && trained.held()).then_some(trained);
         let mut closest: Option<Trial> = None;
         let mut tried = vec![Plan::of(None, &self.network)];
-        for scheme in Scheme::CANDIDATES {
+        for scheme in Scheme::candidates(self.workshop.options.target) {
             let plan = Plan::of(Some(scheme), &self.network);
             if tried.contains(&plan) {
                 continue;
@@ -107,11 +106,13 @@ impl<'a> Search<'a> {
         progress: &mut dyn Progress,
     ) -> Result<Trial, ExportError> {
         let mut plan = Plan::of(Some(scheme), &self.network);
-        let mut best = self.attempt(Some(scheme), &plan, progress)?;
+        let prepared = self.calibrator().prepare(&self.network, &plan, progress)?;
+        let mut best = self.attempt(Some(scheme), &plan, &prepared, progress)?;
         if best.held() || !worth(&best) || self.workshop.options.fp32_layers == Some(0) {
             return Ok(best);
         }
-        self.sensitivities = self.measure(&plan, progress)?;
+        let integers = self.workshop.options.integers;
+        self.sensitivities = self.calibrator().comparison().sensitivities(&prepared, &plan, integers, progress)?;
         let mut layers = self.sensitivities.clone();
         layers.sort_by(|(_, left), (_, right)| right.total_cmp(left));
         for (layer, _) in layers.iter().take(self.workshop.options.fp32_layers.unwrap_or(usize::MAX)) {
@@ -119,7 +120,7 @@ impl<'a> Search<'a> {
             if plan.is_fp32() {
                 break;
             }
-            let trial = self.attempt(Some(scheme), &plan, progress)?;
+            let trial = self.attempt(Some(scheme), &plan, &prepared, progress)?;
             if trial.held() {
                 return Ok(trial);
             }
@@ -139,55 +140,13 @@ impl<'a> Search<'a> {
         &mut self,
         scheme: Option<Scheme>,
         plan: &Plan,
+        prepared: &Prepared,
         progress: &mut dyn Progress,
     ) -> Result<Trial, ExportError> {
-        let steps = if plan.has(LayerPrecision::Int8) {
-            let calibrator = self.calibrator();
-            self.calibrate(progress)?.steps_for(plan, &calibrator)?
-        } else {
-            self.network.clone()
-        };
-        self.write(scheme, plan, steps, progress)
-    }
-
-    fn write(
-        &mut self,
-        scheme: Option<Scheme>,
-        plan: &Plan,
-        steps: Vec<Step>,
-        progress: &mut dyn Progress,
-    ) -> Result<Trial, ExportError> {
-        let none = Scales::new();
-        let calibrated = self.calibrated.as_ref().filter(|_| plan.has(LayerPrecision::Int8));
-        let (scales, calibration) =
-            calibrated.map_or((&none, None), |calibrated| (&calibrated.scales, Some(&calibrated.report)));
-        let trial = self.workshop.attempt(Order { scheme, plan, steps, scales, calibration }, progress)?;
+        let steps = prepared.steps_for(plan, &self.calibrator())?;
+        let trial = self.workshop.attempt(Order { scheme, plan, steps, prepared }, progress)?;
         self.trials.push(trial.report());
         Ok(trial)
-    }
-
-    /// Calibrates static int8 once, with every layer in it.
-    fn calibrate(&mut self, progress: &mut dyn Progress) -> Result<&Calibrated, ExportError> {
-        let calibrated = match self.calibrated.take() {
-            Some(calibrated) => calibrated,
-            None => {
-                let plan = Plan::of(Some(Scheme::Int8), &self.network);
-                self.calibrator().calibrate(&self.network, &plan, progress)?
-            }
-        };
-        Ok(self.calibrated.insert(calibrated))
-    }
-
-    /// The error that each layer of a plan leaves in the logits.
-    fn measure(&mut self, plan: &Plan, progress: &mut dyn Progress) -> Result<Vec<(String, f64)>, ExportError> {
-        let calibrator = self.calibrator();
-        let integers = self.workshop.options.integers;
-        if plan.has(LayerPrecision::Int8) {
-            let calibrated = self.calibrate(progress)?;
-            let Calibrated { steps, .. } = calibrated;
-            return calibrator.comparison().sensitivities(steps, plan, &calibrated.scales, integers, progress);
-        }
-        calibrator.comparison().sensitivities(&self.network, plan, &Scales::new(), integers, progress)
     }
 
     fn calibrator(&self) -> Calibrator<'a> {

@@ -3,12 +3,13 @@ use models::{Architecture, ModelCard, QuantizationRecord, SlimmingRecord, mcnema
 use crate::{
     CalibrationReport, ExportError, ExportOptions, GateFailure, Granularity, Operators, Progress, RefinementReport,
     Scheme, SlimmingReport, TrialReport, Verification,
+    arithmetic::Layers,
     draft::Draft,
     folded::Step,
     gate::{Budget, Demand},
     graph::build,
     pictures::Inputs,
-    quantization::{mixed::Mixed, plan::Plan, qoperator, simulation::Scales},
+    quantization::{calibration::Prepared, mixed::Mixed, plan::Plan, qoperator},
     verification::{Expected, Verifier},
 };
 
@@ -35,8 +36,8 @@ pub(crate) struct Order<'a> {
     pub(crate) plan: &'a Plan,
     /// What computes what the network computes, in a form that suits the plan.
     pub(crate) steps: Vec<Step>,
-    pub(crate) scales: &'a Scales,
-    pub(crate) calibration: Option<&'a CalibrationReport>,
+    /// What they were made from.
+    pub(crate) prepared: &'a Prepared,
 }
 
 /// A file that was written and measured.
@@ -52,6 +53,7 @@ pub(crate) struct Trial {
     pub(crate) verification: Verification,
     pub(crate) failures: Vec<GateFailure>,
     pub(crate) calibration: Option<CalibrationReport>,
+    pub(crate) rounding: Option<RefinementReport>,
 }
 
 impl Trial {
@@ -97,7 +99,8 @@ impl Trial {
 impl Workshop<'_> {
     /// Writes a file, runs it, and notes in it what came out.
     pub(crate) fn attempt(&self, order: Order<'_>, progress: &mut dyn Progress) -> Result<Trial, ExportError> {
-        let Order { scheme, plan, steps, scales, calibration } = order;
+        let Order { scheme, plan, steps, prepared } = order;
+        let Prepared { scales, calibration, rounding_report: rounding, .. } = prepared;
         let mut precision = Mixed::new(plan, scales.clone(), self.options.integers);
         let mut file = build(self.architecture, steps, self.options.opset, &mut precision)?;
         if self.options.integers.operators == Operators::Qoperator {
@@ -119,14 +122,14 @@ impl Workshop<'_> {
             demand,
             target,
             threads,
-            multiply_accumulates: (!plan.is_fp32()).then_some(self.multiply_accumulates),
+            multiply_accumulates: (!plan.is_fp32()).then_some(Layers::InOrder(self.multiply_accumulates)),
             candle_onnx: plan.is_float(),
         };
         let verification = verifier.verify(progress)?;
         let mut card = ModelCard { metrics: verification.metrics(), ..self.card.clone() };
-        card.provenance.quantization = scheme.map(|scheme| self.describe(scheme, plan, calibration));
+        card.provenance.quantization = scheme.map(|scheme| self.describe(scheme, plan, prepared));
         card.provenance.quantization_record =
-            scheme.map(|scheme| self.record(scheme, plan, calibration, &verification));
+            scheme.map(|scheme| self.record(scheme, plan, calibration.as_ref(), &verification));
         if let Some(slimming) = self.slimming {
             card.provenance.slimming = self.slimming_record(slimming, &verification);
         }
@@ -141,7 +144,8 @@ impl Workshop<'_> {
             bytes,
             failures: demand.failures_of(&verification),
             verification,
-            calibration: calibration.cloned(),
+            calibration: calibration.clone(),
+            rounding: *rounding,
         })
     }
 
@@ -169,7 +173,7 @@ impl Workshop<'_> {
     }
 
     /// The scheme in a line for people.
-    fn describe(&self, scheme: Scheme, plan: &Plan, calibration: Option<&CalibrationReport>) -> String {
+    fn describe(&self, scheme: Scheme, plan: &Plan, prepared: &Prepared) -> String {
         let format = self.options.integers;
         let largest = format.weight_bits.largest();
         let per = match format.granularity {
@@ -182,6 +186,7 @@ impl Workshop<'_> {
                     Operators::Qdq => "QDQ",
                     Operators::Qoperator => "QOperator",
                 };
+                let calibration = prepared.calibration.as_ref();
                 let ranges = calibration.map(|seen| format!(", {}", describe_calibration(seen))).unwrap_or_default();
                 format!("int8 {operators}, weights {per} (±{largest}), activations per tensor{ranges}")
             }
@@ -195,8 +200,14 @@ impl Workshop<'_> {
             Scheme::WeightOnlyDenseFp16 => {
                 format!("weights of dense layers int8 {per} (±{largest}), of convolutions f16; arithmetic f32")
             }
+            Scheme::WeightOnlyDenseInt4 => {
+                "weights of dense layers int4 in blocks, the rest and arithmetic f32".to_owned()
+            }
             Scheme::Fp16 | Scheme::Auto => "weights f16, arithmetic f32".to_owned(),
         };
+        if used(prepared.rounding_report) {
+            text.push_str("; weights of an output rounded together");
+        }
         if !plan.reverted().is_empty() {
             text.push_str(&format!("; back to f32: {}", plan.reverted().join(", ")));
         }
@@ -223,7 +234,6 @@ impl Workshop<'_> {
 fn describe_calibration(seen: &CalibrationReport) -> String {
     let mut text =
         format!("calibrated on {} pictures ({}), clipped {}", seen.pictures, seen.data, seen.clipping.describe());
-    let used = |refinement: Option<RefinementReport>| refinement.is_some_and(|refinement| refinement.used);
     if used(seen.equalization) {
         text.push_str(", layers equalized");
     }
@@ -231,4 +241,8 @@ fn describe_calibration(seen: &CalibrationReport) -> String {
         text.push_str(", biases corrected");
     }
     text
+}
+
+fn used(refinement: Option<RefinementReport>) -> bool {
+    refinement.is_some_and(|refinement| refinement.used)
 }

@@ -8,6 +8,7 @@ use runtime::{EngineChoice, Model, RuntimeError};
 
 use crate::{
     AbsentEngine, Arithmetic, EngineVerification, ExportError, Progress, Reference, Target, Verification,
+    arithmetic::Layers,
     gate::Demand,
     graph::{INPUT, OUTPUT},
     pictures::Inputs,
@@ -169,9 +170,8 @@ pub(crate) struct Verifier<'a> {
     pub(crate) demand: Demand,
     pub(crate) target: Target,
     pub(crate) threads: usize,
-    /// Multiply-accumulates of each layer of a quantized file, in the order of the network; none where nobody asks what
-    /// they are computed in.
-    pub(crate) multiply_accumulates: Option<&'a [u64]>,
+    /// Multiply-accumulates of each layer of a quantized file; none where nobody asks what they are computed in.
+    pub(crate) multiply_accumulates: Option<Layers<'a>>,
     /// Whether candle-onnx knows the operators of the file.
     pub(crate) candle_onnx: bool,
 }
@@ -250,10 +250,7 @@ impl Verifier<'_> {
         }
         let (engine, version, threads) = (report.engine.to_owned(), report.version.clone(), report.threads);
         let arithmetic = match self.multiply_accumulates {
-            Some(layers) if choice == EngineChoice::Tract => {
-                let input = self.inputs.load(0..1).map_err(Failure::Export)?;
-                Some(Arithmetic::of_tract(&model.profile(&input, 1, 1)?, layers))
-            }
+            Some(layers) if choice == EngineChoice::Tract => Some(Arithmetic::of_tract(&report.products, layers)),
             Some(layers) => {
                 drop(model);
                 Some(Arithmetic::of_onnxruntime(self.path, choice, layers).map_err(Failure::Export)?)

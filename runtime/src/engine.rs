@@ -82,6 +82,22 @@ pub struct EngineReport {
     /// own kernels compute and the operators of its optimised graph; with ONNX Runtime, those that it gave to the
     /// provider.
     pub nodes: Vec<NodeCount>,
+    /// The nodes that multiply matrices, in the order in which they are computed; empty where the engine does not say,
+    /// as ONNX Runtime.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub products: Vec<NodeProducts>,
+}
+
+/// What a node multiplies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NodeProducts {
+    /// The operator.
+    pub operator: String,
+    /// Whether it multiplies integers of 8 bits. Without instructions for their products, an engine may widen them in
+    /// registers first.
+    pub integers: bool,
+    /// Multiply-accumulates for a picture, of the direct algorithm.
+    pub multiply_accumulates: u64,
 }
 
 /// Nodes of one operator on one provider.

@@ -73,7 +73,7 @@ mod worker;
 pub use benchmark::{BenchmarkCase, Measurement, Profile, benchmark};
 pub use choice::{EngineChoice, ParseEngineError};
 pub use description::{ModelDescription, OperatorCount, TensorDescription, WeightsDescription, describe};
-pub use engine::{EngineReport, LayerTime, NodeCount, available_engines};
+pub use engine::{EngineReport, LayerTime, NodeCount, NodeProducts, available_engines};
 pub use error::{Cause, GraphProblem, RuntimeError};
 pub use evaluation::{ClassResult, Evaluation, LabelledPicture, evaluate, labelled_pictures};
 pub use memory::return_freed_memory;

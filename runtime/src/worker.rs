@@ -222,6 +222,7 @@ mod tests {
                 concurrency: 1,
                 selection: None,
                 nodes: Vec::new(),
+                products: Vec::new(),
             }
         }
     }

@@ -1,6 +1,9 @@
 //! The exported files before the `onnx` project's own checker, in Python.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, ensure};
 use candle_onnx::onnx::ModelProto;
@@ -8,7 +11,7 @@ use exporter::{ExportOptions, Granularity, IntegerFormat, IntegerTypes, Operator
 use models::Family;
 use prost::Message;
 use serde_json::json;
-use tests::{Finished, TemporaryRun, python, run};
+use tests::{Finished, TemporaryRun, program, python, run};
 use trainer::{Config, HeadKind, ImageSize};
 
 /// Checks each file with inference of every shape, and prints what a graph viewer would show of it.
@@ -79,6 +82,38 @@ fn every_scheme_head_and_opset_passes() -> Result<()> {
         let nodes = shown["nodes"].as_array().context("nodes")?;
         ensure!(nodes.contains(&json!("block1_conv1")) && !nodes.contains(&json!("")), "{path}: {nodes:?}");
     }
+    Ok(())
+}
+
+/// Networks of torchvision's own code, as `torch.onnx` wrote them: fixtures/foreign.py.
+#[test]
+fn quantized_files_of_torchvision_pass() -> Result<()> {
+    let config = Config { architecture: Family::Vgg11, width: 0.02, head: HeadKind::Gap, ..Config::default() };
+    let pictures = TemporaryRun::untrained(Config { image_size: ImageSize { height: 32, width: 32 }, ..config }, 3)?;
+    let mut files = Vec::new();
+    for (network, layers, integers) in [("resnet", 13, &[][..]), ("vgg11_bn", 11, &["--integers", "s8s8"])] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/foreign");
+        let output = pictures.path(format!("{network}.onnx"));
+        let mut export = program("exporter")?;
+        export.arg(folder.join(format!("{network}.onnx"))).arg("--calibrate").arg(pictures.path("pictures"));
+        export.arg("-o").arg(&output).args(["--preset", "torchvision", "--threads", "1", "--format", "json"]);
+        export.args(["--max-drop", "0", "--min-agreement", "1"]).args(integers);
+        let report = run(&mut export)?.with_code(0)?.json()?;
+        let engines = report["verification"]["engines"].as_array().context("engines")?;
+        assert_eq!(engines.len(), 2, "{report}");
+        for engine in engines {
+            let difference = engine["relative_difference"].as_f64().context("a difference")?;
+            ensure!(difference > 0.0 && difference < 0.1, "{engine}");
+            assert_eq!(engine["arithmetic"]["unknown"], 0, "{engine}");
+        }
+        let in_int8 = |layer: &&serde_json::Value| layer["precision"] == "int8";
+        let found = report["layers"].as_array().context("layers")?;
+        assert_eq!((found.len(), found.iter().filter(in_int8).count()), (layers, layers), "{report}");
+        let onnxruntime = &engines[1]["arithmetic"];
+        ensure!(onnxruntime["int8"].as_u64() > Some(0) && onnxruntime["fp32"] == 0, "{onnxruntime}");
+        files.push(output);
+    }
+    check(&files)?.with_code(0)?;
     Ok(())
 }
 

@@ -45,10 +45,10 @@ fn the_accuracy_is_that_of_the_file_in_the_target_on_the_validation_side() -> Re
 }
 
 #[test]
-fn onnx_runtime_multiplies_integers_where_the_report_says_so() -> Result<()> {
+fn integers_are_multiplied_where_the_report_says_so() -> Result<()> {
     let tiny = tiny()?;
-    let shares = |scheme: &str, flags: &[&str]| -> Result<(f64, f64)> {
-        let flags = [&["--quantize", scheme, "--max-drop", "1", "--target", "ort-cpu"], flags].concat();
+    let shares_in = |target: &str, scheme: &str, flags: &[&str]| -> Result<(f64, f64)> {
+        let flags = [&["--quantize", scheme, "--max-drop", "1", "--target", target], flags].concat();
         let report = export(&tiny, &tiny.path(format!("{scheme}.onnx")), &flags, 0)?;
         let arithmetic = &report["verification"]["engines"][0]["arithmetic"];
         let count = |name: &str| arithmetic[name].as_f64().context("a count");
@@ -56,11 +56,15 @@ fn onnx_runtime_multiplies_integers_where_the_report_says_so() -> Result<()> {
         let total = count("int8")? + count("fp16")? + count("fp32")?;
         Ok((count("int8")? / total, count("fp32")? / total))
     };
+    let shares = |scheme: &str, flags: &[&str]| shares_in("ort-cpu", scheme, flags);
     for flags in [&[][..], &["--operators", "qoperator"], &["--integers", "s8s8"], &["--integers", "u8u8"]] {
         assert_eq!(shares("int8", flags)?, (1.0, 0.0), "{flags:?}");
     }
     assert_eq!(shares("weight-only", &[])?, (0.0, 1.0), "ONNX Runtime widens them when it loads");
-    let (int8, fp32) = shares("dynamic", &[])?;
-    ensure!(int8 > 0.0 && fp32 > 0.9, "the last layer, and all others: {int8} and {fp32}");
+    assert_eq!(shares("weight-only-dense-int4", &[])?, (0.0, 1.0), "it widens them as it multiplies");
+    for target in ["ort-cpu", "tract"] {
+        let (int8, fp32) = shares_in(target, "dynamic", &[])?;
+        ensure!(int8 > 0.0 && fp32 > 0.9, "the last layer, and all others in {target}: {int8} and {fp32}");
+    }
     Ok(())
 }

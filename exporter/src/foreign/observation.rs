@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, slice};
+use std::slice;
 
 use candle_onnx::onnx::{
     GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto, tensor_proto::DataType,
@@ -8,40 +8,65 @@ use models::Preprocess;
 use prost::Message;
 use runtime::{Model, RuntimeError};
 
+use super::rewrite::Ranges;
 use crate::{ExportError, ExportOptions, Progress, graph::integer, pictures::Inputs, progress::advance};
 
-/// The least and the largest number that each value takes on pictures.
-///
-/// The engine itself computes them: the graph gets the minimum and the maximum of each value as its only output, so that
-/// memory holds no more than two numbers for each.
-pub(super) fn ranges(
-    proto: &ModelProto,
-    values: &[String],
-    inputs: &Inputs,
-    preprocess: &Preprocess,
-    options: &ExportOptions,
-    progress: &mut dyn Progress,
-) -> Result<BTreeMap<String, (f32, f32)>, ExportError> {
-    let failed = |source: RuntimeError| ExportError::Engine { engine: "the engine that calibrates", source };
-    let engine = super::reference_engine(options.target);
-    let model = Model::builder().engine(engine).threads(options.threads).preprocess(preprocess.clone());
-    let model = model.from_bytes(probe(proto, values).encode_to_vec()).map_err(failed)?;
-    progress.start("calibration", inputs.len());
-    let mut ranges: BTreeMap<String, (f32, f32)> = values.iter().map(|value| (value.clone(), (0.0, 0.0))).collect();
-    for range in inputs.batches(1) {
-        let found = model.logits(&inputs.load(range)?, 1).map_err(failed)?;
-        for (value, ends) in values.iter().zip(found.chunks(2)) {
-            if let (Some((low, high)), &[least, most]) = (ranges.get_mut(value), ends) {
-                (*low, *high) = (low.min(least), high.max(most));
-            }
-        }
-        advance(progress, 1)?;
-    }
-    Ok(ranges)
+/// What an engine sees of a graph.
+pub(super) struct Observed {
+    /// The least and the largest number that each value takes on pictures.
+    pub(super) ranges: Ranges,
+    /// Rows and columns of each map, multiplied.
+    pub(super) positions: Vec<u64>,
 }
 
-/// The graph with the ends of its values, f32 `[1, 2 × values]`, in the place of its output.
-fn probe(proto: &ModelProto, values: &[String]) -> ModelProto {
+/// What of a graph is looked at.
+pub(super) struct Seen<'a> {
+    pub(super) proto: &'a ModelProto,
+    pub(super) values: &'a [String],
+    pub(super) maps: &'a [&'a str],
+}
+
+impl Seen<'_> {
+    /// Runs the graph on pictures.
+    ///
+    /// The engine itself computes what is seen: the graph gets the minimum and the maximum of each value, and the
+    /// dimensions of each map, as its only output, so that memory holds no more than a few numbers for each.
+    pub(super) fn observe(
+        &self,
+        inputs: &Inputs,
+        preprocess: &Preprocess,
+        options: &ExportOptions,
+        progress: &mut dyn Progress,
+    ) -> Result<Observed, ExportError> {
+        let Self { proto, values, maps } = *self;
+        let failed = |source: RuntimeError| ExportError::Engine { engine: "the engine that calibrates", source };
+        let engine = super::reference_engine(options.target);
+        let model = Model::builder().engine(engine).threads(options.threads).preprocess(preprocess.clone());
+        let model = model.from_bytes(probe(proto, values, maps).encode_to_vec()).map_err(failed)?;
+        progress.start("calibration", inputs.len());
+        let mut ranges: Ranges = values.iter().map(|value| (value.clone(), (0.0, 0.0))).collect();
+        let mut positions = Vec::new();
+        for range in inputs.batches(1) {
+            let found = model.logits(&inputs.load(range)?, 1).map_err(failed)?;
+            for (value, ends) in values.iter().zip(found.chunks(2)) {
+                if let (Some((low, high)), &[least, most]) = (ranges.get_mut(value), ends) {
+                    (*low, *high) = (low.min(least), high.max(most));
+                }
+            }
+            let sizes = found.get(2 * values.len()..).unwrap_or_default().chunks(MAP_DIMS);
+            positions = sizes.map(|dims| dims.iter().skip(2).product::<f32>() as u64).collect();
+            advance(progress, 1)?;
+        }
+        Ok(Observed { ranges, positions })
+    }
+}
+
+/// Dimensions of a batch of maps.
+const MAP_DIMS: usize = 4;
+
+/// The graph with the ends of its values and then the dimensions of its maps, f32 `[1, 2 × values + 4 × maps]`, in the
+/// place of its output.
+fn probe(proto: &ModelProto, values: &[String], maps: &[&str]) -> ModelProto {
     let mut probe = ModelProto { metadata_props: Vec::new(), ..proto.clone() };
     let Some(graph) = &mut probe.graph else { return probe };
     let mut ends = Vec::with_capacity(2 * values.len());
@@ -53,7 +78,15 @@ fn probe(proto: &ModelProto, values: &[String]) -> ModelProto {
             ends.push(row);
         }
     }
-    let columns = ends.len();
+    for (number, &map) in maps.iter().enumerate() {
+        let [shape, floats, row] = ["shape", "floats", "row"].map(|part| format!("probe/map/{number}/{part}"));
+        graph.node.push(node("Shape", &[map.to_owned()], &shape));
+        let to = integer("to", DataType::Float as i64);
+        graph.node.push(NodeProto { attribute: vec![to], ..node("Cast", &[shape], &floats) });
+        graph.node.push(NodeProto { attribute: vec![integer("axis", 0)], ..node("Flatten", &[floats], &row) });
+        ends.push(row);
+    }
+    let columns = 2 * values.len() + MAP_DIMS * maps.len();
     graph.node.push(NodeProto { attribute: vec![integer("axis", 1)], ..node("Concat", &ends, "probe") });
     let batch = batch_of(graph);
     let columns = Dimension { value: Some(Value::DimValue(columns as i64)), ..Dimension::default() };

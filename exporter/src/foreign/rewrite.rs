@@ -6,6 +6,7 @@ use std::{
 use candle_core::DType;
 use candle_onnx::onnx::{GraphProto, ModelProto, NodeProto, TensorProto};
 
+use super::dense;
 use crate::{
     ExportError, IntegerFormat,
     folded::Affine,
@@ -14,18 +15,54 @@ use crate::{
     quantization::int8::{ActivationScale, write_affine, write_scale},
 };
 
-/// Operators between whose values integers pass; the first two have weights.
+/// Operators between whose values integers pass.
 const QUANTIZED: [&str; 9] =
     ["Conv", "Gemm", "Add", "MaxPool", "AveragePool", "GlobalAveragePool", "Flatten", "Reshape", "Identity"];
 
+/// Those of them that have weights.
+const LAYERS: [&str; 2] = ["Conv", "Gemm"];
+
 /// Operators that stay in f32.
-const FLOAT: [&str; 6] = ["Relu", "Clip", "BatchNormalization", "Dropout", "Softmax", "Constant"];
+const FLOAT: [&str; 7] = ["Relu", "Clip", "BatchNormalization", "Dropout", "Softmax", "Constant", "ReduceMean"];
 
 /// Operators whose result lies on the grid of their input.
 const SAME_GRID: [&str; 4] = ["MaxPool", "Flatten", "Reshape", "Identity"];
 
 /// The first version of ONNX's operators with scales per channel.
 const LEAST_OPSET: i64 = 13;
+
+/// What of a graph computes on integers.
+#[derive(Clone, Copy)]
+pub(super) enum Integers<'a> {
+    /// Everything that can, but for these layers.
+    AllBut(&'a [String]),
+    /// This layer alone.
+    Only(&'a str),
+}
+
+impl Integers<'_> {
+    fn has(self, node: &NodeProto) -> bool {
+        let is = |layer: &str| LAYERS.contains(&node.op_type.as_str()) && layer_name(node) == layer;
+        match self {
+            Self::AllBut(layers) => QUANTIZED.contains(&node.op_type.as_str()) && !layers.iter().any(|layer| is(layer)),
+            Self::Only(layer) => is(layer),
+        }
+    }
+}
+
+/// The name of a layer: that of its node, or where it has none of what it makes.
+fn layer_name(node: &NodeProto) -> &str {
+    if node.name.is_empty() { node.output.first().map_or("", String::as_str) } else { &node.name }
+}
+
+/// A convolution or dense layer of a graph.
+pub(super) struct ForeignLayer {
+    pub(super) name: String,
+    /// The value that it makes, where that is a map.
+    pub(super) map: Option<String>,
+    /// How many weights it has: multiply-accumulates for each position of the map.
+    pub(super) weights: u64,
+}
 
 /// The graph of another project, whose every operator is known.
 pub(super) struct ForeignGraph {
@@ -34,14 +71,17 @@ pub(super) struct ForeignGraph {
 }
 
 /// Ends of the values of activations.
-type Ranges = BTreeMap<String, (f32, f32)>;
+pub(super) type Ranges = BTreeMap<String, (f32, f32)>;
 
 /// The grid of each activation, and the activation that its constants are called after.
 type Scales = BTreeMap<String, (String, ActivationScale)>;
 
 impl ForeignGraph {
-    /// Checks the operators.
-    pub(super) fn new(path: &Path, proto: ModelProto) -> Result<Self, ExportError> {
+    /// Checks the operators, and gives dense layers one form.
+    pub(super) fn new(path: &Path, mut proto: ModelProto) -> Result<Self, ExportError> {
+        if let Some(graph) = &mut proto.graph {
+            dense::join(graph);
+        }
         let path = path.display().to_string();
         let opset = proto.opset_import.iter().find(|set| set.domain.is_empty() || set.domain == "ai.onnx");
         let opset = opset.map_or(1, |set| set.version);
@@ -64,21 +104,38 @@ impl ForeignGraph {
         &self.proto
     }
 
-    /// The file without metadata.
-    pub(super) fn into_proto(self) -> ModelProto {
-        ModelProto { metadata_props: Vec::new(), ..self.proto }
+    /// Convolutions and dense layers, in the order of the graph.
+    pub(super) fn layers(&self) -> Vec<ForeignLayer> {
+        let weights = |node: &NodeProto| {
+            let weight = node.input.get(1)?;
+            let tensor = self.proto.graph.iter().flat_map(|graph| &graph.initializer);
+            let dims = &tensor.into_iter().find(|tensor| tensor.name == *weight)?.dims;
+            Some(dims.iter().product::<i64>() as u64)
+        };
+        nodes(&self.proto)
+            .filter(|node| LAYERS.contains(&node.op_type.as_str()))
+            .map(|node| ForeignLayer {
+                name: layer_name(node).to_owned(),
+                map: node.output.first().filter(|_| node.op_type == "Conv").cloned(),
+                weights: weights(node).unwrap_or(0),
+            })
+            .collect()
     }
 
-    /// The activations that become integers: all that operators on integers take, but for constants.
-    pub(super) fn values(&self) -> Vec<String> {
+    /// The activations that become integers: all that operators on integers take, but for constants, and what layers on
+    /// integers make, because engines fuse a layer only between two grids.
+    pub(super) fn values(&self, integers: Integers<'_>) -> Vec<String> {
         let initializers = self.proto.graph.iter().flat_map(|graph| &graph.initializer).map(|tensor| &tensor.name);
         let made = nodes(&self.proto).filter(|node| node.op_type == "Constant").flat_map(|node| &node.output);
         let constants: HashSet<&String> = initializers.chain(made).collect();
+        let makers: HashMap<&str, &NodeProto> =
+            nodes(&self.proto).flat_map(|node| node.output.iter().map(move |value| (value.as_str(), node))).collect();
         let mut values: Vec<String> = Vec::new();
         for node in nodes(&self.proto).filter(|node| QUANTIZED.contains(&node.op_type.as_str())) {
             let taken = if node.op_type == "Add" { 2 } else { 1 };
             for value in node.input.iter().take(taken) {
-                if !constants.contains(value) && !values.contains(value) {
+                let is_needed = integers.has(node) || made_by_layer(value, &makers, integers);
+                if is_needed && !constants.contains(value) && !values.contains(value) {
                     values.push(value.clone());
                 }
             }
@@ -86,34 +143,30 @@ impl ForeignGraph {
         values
     }
 
-    /// Puts quantize–dequantize pairs behind values, and integers in the place of weights. Returns how many layers have
-    /// such weights now.
-    pub(super) fn quantize(&mut self, ranges: &Ranges, format: IntegerFormat) -> Result<usize, ExportError> {
-        let scales = self.scales(ranges);
-        let Some(old) = self.proto.graph.take() else { return Ok(0) };
+    /// The file, without metadata, with quantize–dequantize pairs behind values, and integers in the place of weights.
+    pub(super) fn quantized(
+        &self,
+        ranges: &Ranges,
+        integers: Integers<'_>,
+        format: IntegerFormat,
+    ) -> Result<ModelProto, ExportError> {
+        let Some(old) = &self.proto.graph else { return Ok(self.without_graph()) };
+        let values = self.values(integers);
+        let taken = values.iter().filter_map(|value| ranges.get_key_value(value));
+        let scales = self.scales(&taken.map(|(value, ends)| (value.clone(), *ends)).collect());
         let mut graph = GraphBuilder::default();
         for (value, (owner, scale)) in &scales {
             if value == owner {
                 write_scale(&mut graph, owner, *scale, format)?;
             }
         }
-        let mut layers = 0;
         let mut renamed: HashMap<String, String> = HashMap::new();
         for input in &old.input {
             write_pair(&mut graph, &input.name, &scales, &mut renamed);
         }
-        for mut node in old.node {
-            if let (Some((value, scale)), Some(made)) = (taken(&node, &scales), node.output.first())
-                && ["Conv", "Gemm"].contains(&node.op_type.as_str())
-            {
-                let affine = affine(&self.path, &node, &old.initializer)?;
-                let (weight, bias) = write_affine(&mut graph, made, affine, scale.scale, format)?;
-                node.input = vec![value.clone(), weight, bias];
-                if node.op_type == "Gemm" {
-                    node.attribute.retain(|attribute| attribute.name != "transB");
-                    node.attribute.push(integer("transB", 1));
-                }
-                layers += 1;
+        for mut node in old.node.iter().cloned() {
+            if integers.has(&node) && LAYERS.contains(&node.op_type.as_str()) {
+                self.write_weights(&mut graph, &mut node, &old.initializer, &scales, format)?;
             }
             if QUANTIZED.contains(&node.op_type.as_str()) {
                 for value in &mut node.input {
@@ -128,12 +181,45 @@ impl ForeignGraph {
                 write_pair(&mut graph, &value, &scales, &mut renamed);
             }
         }
-        let old = GraphProto { node: Vec::new(), ..old };
-        self.proto.graph = Some(finished(old, graph).map_err(|error| ExportError::Candle {
+        let graph = finished(old, graph).map_err(|error| ExportError::Candle {
             doing: "writing integers",
             source: candle_core::Error::wrap(error),
-        })?);
-        Ok(layers)
+        })?;
+        Ok(ModelProto { graph: Some(graph), ..self.without_graph() })
+    }
+
+    /// What the file says beside its graph and its metadata.
+    fn without_graph(&self) -> ModelProto {
+        ModelProto {
+            ir_version: self.proto.ir_version,
+            opset_import: self.proto.opset_import.clone(),
+            producer_name: self.proto.producer_name.clone(),
+            producer_version: self.proto.producer_version.clone(),
+            domain: self.proto.domain.clone(),
+            model_version: self.proto.model_version,
+            doc_string: self.proto.doc_string.clone(),
+            ..ModelProto::default()
+        }
+    }
+
+    /// Integers in the place of a layer's weights, and of its bias.
+    fn write_weights(
+        &self,
+        graph: &mut GraphBuilder,
+        node: &mut NodeProto,
+        constants: &[TensorProto],
+        scales: &Scales,
+        format: IntegerFormat,
+    ) -> Result<(), ExportError> {
+        let (Some((value, scale)), Some(made)) = (taken(node, scales), node.output.first()) else { return Ok(()) };
+        let affine = affine(&self.path, node, constants)?;
+        let (weight, bias) = write_affine(graph, made, affine, scale.scale, format)?;
+        node.input = vec![value.clone(), weight, bias];
+        if node.op_type == "Gemm" {
+            node.attribute.retain(|attribute| attribute.name != "transB");
+            node.attribute.push(integer("transB", 1));
+        }
+        Ok(())
     }
 
     /// A scale for each value, and the value whose constants it shares.
@@ -161,6 +247,15 @@ fn nodes(proto: &ModelProto) -> impl Iterator<Item = &NodeProto> {
     proto.graph.iter().flat_map(|graph| &graph.node)
 }
 
+/// Whether a layer on integers makes a value, be it through an activation.
+fn made_by_layer(value: &str, makers: &HashMap<&str, &NodeProto>, integers: Integers<'_>) -> bool {
+    let mut maker = makers.get(value);
+    while let Some(node) = maker.filter(|node| ["Relu", "Clip"].contains(&node.op_type.as_str())) {
+        maker = node.input.first().and_then(|value| makers.get(value.as_str()));
+    }
+    maker.is_some_and(|node| LAYERS.contains(&node.op_type.as_str()) && integers.has(node))
+}
+
 /// The first input of a node that is on a grid, and the grid.
 fn taken<'a>(node: &'a NodeProto, scales: &Scales) -> Option<(&'a String, ActivationScale)> {
     let value = node.input.first()?;
@@ -168,17 +263,18 @@ fn taken<'a>(node: &'a NodeProto, scales: &Scales) -> Option<(&'a String, Activa
 }
 
 /// The new nodes and constants, and of the old constants those that are still used.
-fn finished(old: GraphProto, graph: GraphBuilder) -> std::io::Result<GraphProto> {
+fn finished(old: &GraphProto, graph: GraphBuilder) -> std::io::Result<GraphProto> {
     let (node, constants) = graph.into_parts();
     let constants = constants.iter().map(Initializer::to_message).collect::<std::io::Result<Vec<_>>>()?;
     let used: HashSet<&String> = node.iter().flat_map(|node| &node.input).collect();
+    let kept = old.initializer.iter().filter(|tensor| used.contains(&tensor.name)).cloned();
     // Before ONNX 1.3 initializers were listed among the inputs.
-    let is_gone = |name: &String| !used.contains(name);
-    let gone: HashSet<String> = old.initializer.iter().map(|tensor| tensor.name.clone()).filter(is_gone).collect();
-    let kept = old.initializer.into_iter().filter(|tensor| !gone.contains(&tensor.name));
+    let gone: HashSet<&String> =
+        old.initializer.iter().map(|tensor| &tensor.name).filter(|name| !used.contains(name)).collect();
+    let input = old.input.iter().filter(|input| !gone.contains(&input.name)).cloned().collect();
     let initializer = kept.chain(constants).collect();
-    let input = old.input.into_iter().filter(|input| !gone.contains(&input.name)).collect();
-    Ok(GraphProto { node, initializer, input, output: old.output, name: old.name, ..GraphProto::default() })
+    let (output, name) = (old.output.clone(), old.name.clone());
+    Ok(GraphProto { node, initializer, input, output, name, ..GraphProto::default() })
 }
 
 /// A quantizer and a dequantizer behind a value that has a scale; what takes integers takes the dequantizer's value then.
@@ -198,9 +294,6 @@ fn affine(path: &str, node: &NodeProto, constants: &[TensorProto]) -> Result<Aff
         None => Ok(None),
         Some(name) => {
             let tensor = constants.iter().find(|tensor| tensor.name == *name).ok_or(refused(reason))?;
-            if !tensor.external_data.is_empty() {
-                return Err(refused("its weights lie in another file"));
-            }
             candle_onnx::eval::get_tensor(tensor, name)
                 .and_then(|tensor| tensor.to_dtype(DType::F32))
                 .map(Some)

@@ -1,9 +1,10 @@
 use candle_core::{Device, Result, Tensor};
-use models::ops::{self, Activation};
+use models::ops;
 
 use crate::{
     ExportError,
     folded::{Affine, Operation, Step},
+    forward::sums,
     graph::INPUT,
     quantization::{
         plan::{LayerPrecision, Plan},
@@ -14,30 +15,39 @@ use crate::{
 /// Takes from the bias of each layer in static int8 what rounding adds to its outputs on average, layer after layer,
 /// each behind the corrected ones before it (empirical bias correction; Nagel et al., arXiv:1906.04721, appendix D).
 ///
-/// `input` is a batch of pictures, f32 `[n, channels, height, width]`; `simulation` is of `steps`.
+/// `network` is what the outputs are to be like; `input` is a batch of pictures, f32 `[n, channels, height, width]`;
+/// `simulation` is of `steps`.
 pub(crate) fn correct(
+    network: &[Step],
     steps: &[Step],
     plan: &Plan,
     simulation: &Simulation<'_>,
     input: Tensor,
 ) -> std::result::Result<Vec<Step>, ExportError> {
-    walk(steps, plan, simulation, input).map_err(|source| ExportError::Candle { doing: "correcting biases", source })
+    walk(network, steps, plan, simulation, input)
+        .map_err(|source| ExportError::Candle { doing: "correcting biases", source })
 }
 
-fn walk(steps: &[Step], plan: &Plan, simulation: &Simulation<'_>, input: Tensor) -> Result<Vec<Step>> {
+fn walk(
+    network: &[Step],
+    steps: &[Step],
+    plan: &Plan,
+    simulation: &Simulation<'_>,
+    input: Tensor,
+) -> Result<Vec<Step>> {
     let mut corrected = Vec::with_capacity(steps.len());
     let mut rounded = simulation.activation(INPUT, 0, false, input.clone())?;
     let mut exact = input;
     let mut next = 0;
-    for (step, quantized) in steps.iter().zip(simulation.steps()) {
-        let Some((affine, quantized)) = step.affine().zip(quantized.affine()) else {
+    for ((exactly, step), quantized) in network.iter().zip(steps).zip(simulation.steps()) {
+        let Some(affine) = step.affine() else {
             (exact, rounded) = (pooled(step, exact)?, pooled(step, rounded)?);
             rounded = simulation.activation(&step.name, next, false, rounded)?;
             corrected.push(step.clone());
             continue;
         };
         let mut bias = affine.bias.clone();
-        let (sums, mut found) = (sums(step, &exact, affine)?, sums(step, &rounded, quantized)?);
+        let (sums, mut found) = (sums(exactly, &exact)?, sums(quantized, &rounded)?);
         if plan.precision(&step.name) == LayerPrecision::Int8 {
             let shift = mean_by_channel(&(&found - &sums)?)?;
             bias.iter_mut().zip(&shift).for_each(|(bias, shift)| *bias -= shift);
@@ -52,15 +62,6 @@ fn walk(steps: &[Step], plan: &Plan, simulation: &Simulation<'_>, input: Tensor)
         rounded = simulation.activation(&step.name, next, true, found.relu()?)?;
     }
     Ok(corrected)
-}
-
-/// What a layer computes before ReLU.
-fn sums(step: &Step, value: &Tensor, Affine { weight, bias }: &Affine) -> Result<Tensor> {
-    let bias = Tensor::from_slice(bias, bias.len(), &Device::Cpu)?;
-    match step.operation {
-        Operation::Convolution(_) => ops::conv3x3(value, weight, &bias, Activation::Identity),
-        _ => ops::dense(value, weight, &bias, Activation::Identity),
-    }
 }
 
 fn pooled(step: &Step, value: Tensor) -> Result<Tensor> {
@@ -92,7 +93,7 @@ mod tests {
         let (scales, format) = (Scales::new(), IntegerFormat { weight_bits: WeightBits::Seven, ..Default::default() });
         let simulation = Simulation::new(&steps, &plan, &scales, format).expect("finite weights");
         let input = testing::noise(4);
-        let corrected = correct(&steps, &plan, &simulation, input.clone()).expect("a forward pass");
+        let corrected = correct(&steps, &steps, &plan, &simulation, input.clone()).expect("a forward pass");
         let mean = |steps: &[Step], simulated: bool| {
             let (plan, scales) = (Plan::of(simulated.then_some(Scheme::Int8), steps), Scales::new());
             let simulation = Simulation::new(steps, &plan, &scales, format).expect("finite weights");

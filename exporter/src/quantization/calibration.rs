@@ -16,7 +16,8 @@ use crate::{
         equalization::equalize,
         histogram::Histogram,
         int8::ActivationScale,
-        plan::Plan,
+        plan::{LayerPrecision, Plan},
+        rounding::{Rounder, Rounding},
         simulation::{Comparison, Scales, Simulation},
     },
 };
@@ -123,22 +124,35 @@ pub(crate) fn batch_size(bytes_per_picture: usize) -> usize {
     (BATCH_BYTES / bytes_per_picture.max(1)).clamp(1, LARGEST_BATCH)
 }
 
-/// A network that is ready for static int8.
-#[derive(Clone, Debug)]
-pub(crate) struct Calibrated {
-    /// It computes what the network computes.
+/// A network that is ready for a scheme.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Prepared {
+    /// They compute what the network computes.
     pub(crate) steps: Vec<Step>,
-    /// A scale for the input and for each layer's activations.
+    /// Weights that are rounded together; none where that is not used.
+    pub(crate) rounding: Rounding,
+    /// What rounding them together did; none where it was not tried.
+    pub(crate) rounding_report: Option<RefinementReport>,
+    /// A scale for the input and for each layer's activations, in static int8.
     pub(crate) scales: Scales,
-    /// What was seen and chosen.
-    pub(crate) report: CalibrationReport,
+    /// What was seen and chosen, in static int8.
+    pub(crate) calibration: Option<CalibrationReport>,
 }
 
-impl Calibrated {
+impl Prepared {
+    /// With nothing changed.
+    pub(crate) fn as_trained(steps: Vec<Step>) -> Self {
+        Self { steps, ..Self::default() }
+    }
+
     /// The steps to write a plan with: biases are corrected for its layers in static int8.
     pub(crate) fn steps_for(&self, plan: &Plan, calibrator: &Calibrator<'_>) -> Result<Vec<Step>, ExportError> {
-        let used = self.report.bias_correction.is_some_and(|correction| correction.used);
-        if used { calibrator.corrected(&self.steps, plan, &self.scales) } else { Ok(self.steps.clone()) }
+        let correction = self.calibration.as_ref().and_then(|seen| seen.bias_correction);
+        if correction.is_some_and(|correction| correction.used) {
+            calibrator.corrected(self, plan)
+        } else {
+            Ok(self.rounding.applied(&self.steps, plan))
+        }
     }
 }
 
@@ -160,13 +174,25 @@ pub(crate) struct Calibrator<'a> {
 }
 
 impl Calibrator<'_> {
-    /// Runs the network on pictures, and measures which choices leave the least error in its logits.
-    pub(crate) fn calibrate(
+    /// Makes a network ready for a scheme, of which `plan` has every layer.
+    pub(crate) fn prepare(
         &self,
         network: &[Step],
         plan: &Plan,
         progress: &mut dyn Progress,
-    ) -> Result<Calibrated, ExportError> {
+    ) -> Result<Prepared, ExportError> {
+        let as_trained = Prepared::as_trained(network.to_vec());
+        if plan.has(LayerPrecision::Int8) {
+            self.calibrate(network, plan, progress)
+        } else if plan.is_float() {
+            Ok(as_trained)
+        } else {
+            self.rounded(as_trained, plan, progress)
+        }
+    }
+
+    /// Runs the network on pictures, and measures which choices leave the least error in its logits.
+    fn calibrate(&self, network: &[Step], plan: &Plan, progress: &mut dyn Progress) -> Result<Prepared, ExportError> {
         let mut ranged = self.ranges(network, network, plan, progress)?;
         let mut steps = network.to_vec();
         let mut equalization = None;
@@ -179,19 +205,22 @@ impl Calibrator<'_> {
             }
             equalization = Some(report);
         }
+        let Ranged { clipping, scales, logit_errors, error } = ranged;
+        let mut prepared = self.rounded(Prepared { scales, ..Prepared::as_trained(steps) }, plan, progress)?;
         let bias_correction = match self.options.bias_correction {
             Refinement::Off => None,
             choice => {
-                let corrected = self.corrected(&steps, plan, &ranged.scales)?;
-                let simulation = Simulation::new(&corrected, plan, &ranged.scales, self.options.integers)?;
+                let corrected = self.corrected(&prepared, plan)?;
+                let simulation = Simulation::new(&corrected, plan, &prepared.scales, self.options.integers)?;
                 let with = self.comparison().logit_errors("bias correction", network, &[simulation], progress)?;
-                Some(RefinementReport::new(choice, ranged.error, with[0]))
+                let rounded = prepared.rounding_report.filter(|rounding| rounding.used);
+                Some(RefinementReport::new(choice, rounded.map_or(error, |rounding| rounding.with), with[0]))
             }
         };
-        let Ranged { clipping, scales, logit_errors, .. } = ranged;
         let (pictures, data) = (self.inputs.len(), self.inputs.description().to_owned());
-        let report = CalibrationReport { pictures, data, clipping, logit_errors, equalization, bias_correction };
-        Ok(Calibrated { steps, scales, report })
+        prepared.calibration =
+            Some(CalibrationReport { pictures, data, clipping, logit_errors, equalization, bias_correction });
+        Ok(prepared)
     }
 
     /// The pictures that choices are compared on.
@@ -200,13 +229,37 @@ impl Calibrator<'_> {
         Comparison { inputs: self.inputs, pictures, batch: self.batch }
     }
 
+    /// Rounds weights together, and measures whether that lessens the error in the logits. Random pixels say nothing of
+    /// what the layers take.
+    fn rounded(&self, prepared: Prepared, plan: &Plan, progress: &mut dyn Progress) -> Result<Prepared, ExportError> {
+        let choice = self.options.rounding;
+        if choice == Refinement::Off || self.inputs.labels().is_none() {
+            return Ok(prepared);
+        }
+        let Prepared { steps, scales, .. } = &prepared;
+        let format = self.options.integers;
+        let rounder = Rounder { plan, scales, format, inputs: self.inputs, batch: self.batch };
+        let rounding = rounder.fit(steps, progress)?;
+        if rounding.is_empty() {
+            return Ok(prepared);
+        }
+        let applied = rounding.applied(steps, plan);
+        let simulations = [steps, &applied].map(|steps| Simulation::new(steps, plan, scales, format));
+        let [without, with] = simulations;
+        let errors = self.comparison().logit_errors("comparing roundings", steps, &[without?, with?], progress)?;
+        let report = RefinementReport::new(choice, errors[0], errors[1]);
+        let rounding = if report.used { rounding } else { Rounding::default() };
+        Ok(Prepared { rounding, rounding_report: Some(report), ..prepared })
+    }
+
     /// Corrects biases on other pictures than are compared on, where there are enough.
-    fn corrected(&self, steps: &[Step], plan: &Plan, scales: &Scales) -> Result<Vec<Step>, ExportError> {
+    fn corrected(&self, prepared: &Prepared, plan: &Plan) -> Result<Vec<Step>, ExportError> {
         let end = self.inputs.len();
         let start = COMPARED_PICTURES.min(end.saturating_sub(self.batch));
         let input = self.inputs.tensor(start..end.min(start + self.batch))?;
-        let simulation = Simulation::new(steps, plan, scales, self.options.integers)?;
-        bias_correction::correct(steps, plan, &simulation, input)
+        let steps = prepared.rounding.applied(&prepared.steps, plan);
+        let simulation = Simulation::new(&steps, plan, &prepared.scales, self.options.integers)?;
+        bias_correction::correct(&prepared.steps, &steps, plan, &simulation, input)
     }
 
     /// The best ranges for steps that compute what the network computes.
@@ -274,7 +327,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        Granularity, IntegerFormat, IntegerTypes, Opset, Scheme, folded::fold, graph::build,
+        Granularity, IntegerFormat, IntegerTypes, Opset, Scheme, Target, folded::fold, graph::build,
         quantization::mixed::Mixed, testing,
     };
 
@@ -282,7 +335,7 @@ mod tests {
     /// network of six layers.
     const ROUNDING_TOLERANCE: f32 = 0.02;
 
-    /// The largest logit, and the largest difference between what tract computes and what was simulated.
+    /// The largest logit, and the largest difference between what an engine computes and what was simulated.
     fn compared(head: &Head, scheme: Scheme, options: &ExportOptions) -> (f32, f32) {
         let architecture = testing::architecture(true, head.clone());
         let tensors = testing::network(&architecture).tensors();
@@ -291,18 +344,19 @@ mod tests {
         let inputs = Inputs::noise(8, &preprocess);
         let calibrator = Calibrator { options, inputs: &inputs, preprocess: &preprocess, batch: 4 };
         let plan = Plan::of(Some(scheme), &network);
-        let calibrated = calibrator.calibrate(&network, &plan, &mut ()).expect("calibration");
-        let report = &calibrated.report;
-        assert!(report.logit_errors.iter().all(|error| error.error > 0.0 && error.error < 0.1), "{report:?}");
+        let prepared = calibrator.prepare(&network, &plan, &mut ()).expect("calibration");
+        let mut errors = prepared.calibration.iter().flat_map(|seen| &seen.logit_errors);
+        assert!(errors.all(|error| error.error > 0.0 && error.error < 0.1), "{prepared:?}");
 
-        let steps = calibrated.steps_for(&plan, &calibrator).expect("a forward pass");
-        let simulation = Simulation::new(&steps, &plan, &calibrated.scales, options.integers).expect("finite weights");
+        let steps = prepared.steps_for(&plan, &calibrator).expect("a forward pass");
+        let simulation = Simulation::new(&steps, &plan, &prepared.scales, options.integers).expect("finite weights");
         let simulated = simulation.logits(inputs.tensor(0..8).expect("noise")).expect("a forward pass");
-        let mut precision = Mixed::new(&plan, calibrated.scales.clone(), options.integers);
+        let mut precision = Mixed::new(&plan, prepared.scales.clone(), options.integers);
         let file = build(&architecture, steps, Opset::default(), &mut precision).expect("a graph");
         let disk = tempfile::NamedTempFile::new().expect("a file");
         file.write(disk.as_file()).expect("written");
-        let model = Model::builder().engine(EngineChoice::Tract).threads(1).preprocess(preprocess);
+        let engine = if scheme.suits(Target::Tract) { EngineChoice::Tract } else { EngineChoice::Ort };
+        let model = Model::builder().engine(engine).threads(1).preprocess(preprocess);
         let model = model.open(disk.path()).expect("a model");
         let found = model.logits(&inputs.load(0..8).expect("noise"), 8).expect("logits");
         let largest = simulated.iter().fold(0f32, |largest, logit| largest.max(logit.abs()));
@@ -318,7 +372,7 @@ mod tests {
         for integers in [IntegerFormat::default(), per_tensor, signed, unsigned] {
             let options = ExportOptions { integers, ..ExportOptions::new("unused.onnx") };
             for head in [Head::GlobalAveragePool, Head::Dense(vec![6])] {
-                for scheme in Scheme::CANDIDATES {
+                for scheme in Scheme::candidates(Target::OrtCpu) {
                     let (largest, difference) = compared(&head, scheme, &options);
                     assert!(
                         difference <= ROUNDING_TOLERANCE * largest,

@@ -27,7 +27,7 @@ pub(crate) fn equalize(steps: &[Step]) -> Result<Vec<Step>, ExportError> {
             let bias = made_by.bias.iter().zip(&factors).map(|(bias, factor)| bias / factor).collect();
             let weight = changed(first, made_by, |_, row| 1.0 / factors[row])?;
             let made = first.with_affine(Affine { weight, bias });
-            let block = columns(taken_by) / channels.max(1);
+            let block = taken_by.columns() / channels.max(1);
             let weight = changed(second, taken_by, |column, _| factors[column / block.max(1)])?;
             let taken = second.with_affine(Affine { weight, bias: taken_by.bias.clone() });
             steps[pair[0]] = made;
@@ -35,11 +35,6 @@ pub(crate) fn equalize(steps: &[Step]) -> Result<Vec<Step>, ExportError> {
         }
     }
     Ok(steps)
-}
-
-/// Weights of an output: those of one input channel lie side by side, be it a map flattened or a window.
-fn columns(affine: &Affine) -> usize {
-    affine.weight.elem_count() / affine.bias.len().max(1)
 }
 
 /// What each channel is divided by: the square root of the ratio of both layers' largest weights.
@@ -52,12 +47,12 @@ fn factors(
 ) -> Result<Vec<f32>, ExportError> {
     let largest = |values: &[f32]| values.iter().fold(0f32, |largest, value| largest.max(value.abs()));
     let made: Vec<f32> =
-        with_f32(&made_by.weight, |values| Ok(values.chunks(columns(made_by).max(1)).map(largest).collect()))
+        with_f32(&made_by.weight, |values| Ok(values.chunks(made_by.columns().max(1)).map(largest).collect()))
             .map_err(|error| failed(first, candle_core::Error::wrap(error)))?;
-    let block = (columns(taken_by) / channels.max(1)).max(1);
+    let block = (taken_by.columns() / channels.max(1)).max(1);
     let taken = with_f32(&taken_by.weight, |values| {
         let mut taken = vec![0f32; channels];
-        for row in values.chunks(columns(taken_by).max(1)) {
+        for row in values.chunks(taken_by.columns().max(1)) {
             taken.iter_mut().zip(row.chunks(block)).for_each(|(most, block)| *most = most.max(largest(block)));
         }
         Ok(taken)
@@ -73,7 +68,7 @@ fn factors(
 
 /// The weights, each times a factor that depends on its column and its row.
 fn changed(step: &Step, affine: &Affine, factor: impl Fn(usize, usize) -> f32 + Sync) -> Result<Tensor, ExportError> {
-    let columns = columns(affine).max(1);
+    let columns = affine.columns().max(1);
     let values = with_f32(&affine.weight, |values| {
         let mut changed = values.to_vec();
         changed.par_chunks_mut(columns).enumerate().for_each(|(row, values)| {

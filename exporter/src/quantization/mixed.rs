@@ -7,6 +7,7 @@ use crate::{
     quantization::{
         dynamic::Dynamic,
         fp16::Fp16,
+        int4::Int4,
         int8::{ActivationScale, Int8},
         plan::{LayerPrecision, Plan},
         weight_only::WeightOnly,
@@ -19,6 +20,7 @@ pub(crate) struct Mixed<'a> {
     plan: &'a Plan,
     float: Float,
     fp16: Fp16,
+    int4: Int4,
     int8: Int8,
     dynamic: Dynamic,
     weight_only: WeightOnly,
@@ -33,6 +35,7 @@ impl<'a> Mixed<'a> {
             plan,
             float: Float,
             fp16: Fp16,
+            int4: Int4,
             int8: Int8::new(scales, format),
             dynamic: Dynamic::new(format),
             weight_only: WeightOnly::new(format),
@@ -44,6 +47,7 @@ impl<'a> Mixed<'a> {
         match self.plan.precision(layer) {
             LayerPrecision::Fp32 => &mut self.float,
             LayerPrecision::Fp16 => &mut self.fp16,
+            LayerPrecision::Int4Weights => &mut self.int4,
             LayerPrecision::Int8Weights => &mut self.weight_only,
             LayerPrecision::DynamicInt8 => &mut self.dynamic,
             LayerPrecision::Int8 => &mut self.int8,

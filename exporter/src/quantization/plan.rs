@@ -15,6 +15,8 @@ pub enum LayerPrecision {
     Fp32,
     /// Weights in f16.
     Fp16,
+    /// Weights in int4, activations in f32.
+    Int4Weights,
     /// Weights in int8, activations in f32.
     Int8Weights,
     /// Weights in int8, the input quantized batch by batch.
@@ -29,10 +31,16 @@ impl LayerPrecision {
         match self {
             Self::Fp32 => "fp32",
             Self::Fp16 => "fp16",
+            Self::Int4Weights => "int4-weights",
             Self::Int8Weights => "int8-weights",
             Self::DynamicInt8 => "dynamic-int8",
             Self::Int8 => "int8",
         }
+    }
+
+    /// Whether its weights are integers of 8 bits.
+    pub(crate) fn has_int8_weights(self) -> bool {
+        matches!(self, Self::Int8Weights | Self::DynamicInt8 | Self::Int8)
     }
 
     fn of(scheme: Scheme, dense: bool) -> Self {
@@ -42,8 +50,11 @@ impl LayerPrecision {
             (Scheme::WeightOnly, _) | (Scheme::WeightOnlyDense | Scheme::WeightOnlyDenseFp16, true) => {
                 Self::Int8Weights
             }
+            (Scheme::WeightOnlyDenseInt4, true) => Self::Int4Weights,
             (Scheme::Fp16, _) | (Scheme::WeightOnlyDenseFp16, false) => Self::Fp16,
-            (Scheme::Dynamic | Scheme::WeightOnlyDense, false) | (Scheme::Auto, _) => Self::Fp32,
+            (Scheme::Dynamic | Scheme::WeightOnlyDense | Scheme::WeightOnlyDenseInt4, false) | (Scheme::Auto, _) => {
+                Self::Fp32
+            }
         }
     }
 }
@@ -120,7 +131,7 @@ impl Plan {
         self.layers.iter().all(|(_, precision)| *precision == LayerPrecision::Fp32)
     }
 
-    /// Whether no layer has weights in int8.
+    /// Whether no layer has weights in integers.
     pub(crate) fn is_float(&self) -> bool {
         self.layers.iter().all(|(_, precision)| matches!(precision, LayerPrecision::Fp32 | LayerPrecision::Fp16))
     }

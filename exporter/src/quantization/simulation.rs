@@ -8,12 +8,14 @@ use rayon::prelude::*;
 use crate::{
     ExportError, IntegerFormat, Progress,
     folded::{Affine, Operation, Step},
-    forward::forward,
+    forward::{forward, forward_until},
     graph::INPUT,
     onnx_file::with_f32,
     pictures::Inputs,
     progress::advance,
     quantization::{
+        calibration::Prepared,
+        int4::QuantizedBlocks,
         int8::ActivationScale,
         plan::{LayerPrecision, Plan},
         weights::quantize_rows,
@@ -76,13 +78,18 @@ impl<'a> Simulation<'a> {
 
     /// The logits of a batch, f32 `[n, channels, height, width]`, row by row.
     pub(crate) fn logits(&self, input: Tensor) -> candle_core::Result<Vec<f32>> {
+        self.value_before(self.steps.len(), input)?.flatten_all()?.to_vec1()
+    }
+
+    /// What the step of number `end` takes for a batch.
+    pub(crate) fn value_before(&self, end: usize, input: Tensor) -> candle_core::Result<Tensor> {
         let mut next = 0;
         let mut visit = |made_by: &str, value: Tensor| {
             let fresh = self.plan.position(made_by);
             next = fresh.map_or(next, |index| index + 1);
             self.activation(made_by, next, fresh.is_some(), value)
         };
-        forward(&self.steps, input, &mut visit)?.flatten_all()?.to_vec1()
+        forward_until(&self.steps, end, input, &mut visit)
     }
 
     /// What is left of a value that a layer made, before the layer with weights of number `next`.
@@ -116,6 +123,7 @@ fn rounded(
             with_f32(weight, |values| Ok(values.par_iter().map(|&value| f16::from_f32(value).to_f32()).collect()))
                 .map_err(|error| failed(candle_core::Error::wrap(error)))?
         }
+        LayerPrecision::Int4Weights => QuantizedBlocks::of(name, weight)?.dequantized(),
         LayerPrecision::Int8Weights | LayerPrecision::DynamicInt8 | LayerPrecision::Int8 => {
             quantize_rows(name, weight, format)?.dequantized()
         }
@@ -190,17 +198,17 @@ impl Comparison<'_> {
     /// are left out.
     pub(crate) fn sensitivities(
         &self,
-        steps: &[Step],
+        prepared: &Prepared,
         plan: &Plan,
-        scales: &Scales,
         format: IntegerFormat,
         progress: &mut dyn Progress,
     ) -> Result<Vec<(String, f64)>, ExportError> {
         let smaller = plan.layers().iter().filter(|(_, precision)| *precision != LayerPrecision::Fp32);
         let names: Vec<&String> = smaller.map(|(name, _)| name).collect();
         let plans: Vec<Plan> = names.iter().map(|name| plan.only(name)).collect();
-        let simulations: Vec<_> =
-            plans.iter().map(|plan| Simulation::new(steps, plan, scales, format)).collect::<Result<_, _>>()?;
+        let Prepared { steps, rounding, scales, .. } = prepared;
+        let simulation = |plan| Simulation::new(&rounding.applied(steps, plan), plan, scales, format);
+        let simulations: Vec<_> = plans.iter().map(simulation).collect::<Result<_, _>>()?;
         let errors = self.logit_errors("sensitivity", steps, &simulations, progress)?;
         Ok(names.into_iter().cloned().zip(errors).collect())
     }

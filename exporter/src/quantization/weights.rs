@@ -12,7 +12,7 @@ pub(crate) struct QuantizedRows {
     /// One for each row, or one for all; all positive.
     pub(crate) scales: Vec<f32>,
     /// Values of a row.
-    row_len: usize,
+    pub(crate) row_len: usize,
 }
 
 impl QuantizedRows {

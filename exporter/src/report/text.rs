@@ -18,6 +18,7 @@ impl fmt::Display for ExportReport {
         if let Some(calibration) = &self.calibration {
             write_calibration(formatter, calibration)?;
         }
+        write_refinement(formatter, "weights rounded together", self.rounding)?;
         let back: Vec<_> = self.layers.iter().filter(|layer| layer.precision == LayerPrecision::Fp32).collect();
         let reverted = self.trials.iter().find(|trial| trial.chosen).map_or(0, |trial| trial.fp32_layers.len());
         if reverted > 0 {
@@ -31,17 +32,7 @@ impl fmt::Display for ExportReport {
         let Verification { data, pictures, absent, engines, .. } = &self.verification;
         writeln!(formatter, "compared with the network on {pictures} pictures ({data})")?;
         write!(formatter, "{}", engines_table(&self.verification))?;
-        for engine in engines {
-            if let Some(arithmetic) = engine.arithmetic {
-                let in_floats = arithmetic.fp32 + arithmetic.fp16 == arithmetic.total();
-                let stored = if in_floats && self.weight_bits.is_some() {
-                    ": integers are only stored, and the file is smaller for it"
-                } else {
-                    ""
-                };
-                write!(formatter, "\n{} multiplies {arithmetic}{stored}", engine.engine)?;
-            }
-        }
+        write_arithmetic(formatter, engines, self.weight_bits.is_some())?;
         for engine in absent {
             write!(formatter, "\nnot compared: {}: {}", engine.engine, engine.reason)?;
         }
@@ -53,15 +44,22 @@ impl fmt::Display for ForeignReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { file, source, bytes, source_bytes, layers, calibration_pictures, verification, .. } = self;
         let (megabytes, before) = (*bytes as f64 / 1e6, *source_bytes as f64 / 1e6);
-        let Verification { data, pictures, absent, .. } = verification;
+        let Verification { data, pictures, absent, engines, .. } = verification;
+        let back: Vec<_> = layers.iter().filter(|layer| layer.precision == LayerPrecision::Fp32).collect();
         writeln!(
             formatter,
-            "{}: int8, {megabytes:.1} MB; {layers} layers of {}, {before:.1} MB",
+            "{}: int8, {megabytes:.1} MB; {} layers of {}, {before:.1} MB",
             file.display(),
+            layers.len() - back.len(),
             source.display()
         )?;
+        if !back.is_empty() {
+            let names: Vec<_> = back.iter().map(|layer| layer.layer.as_str()).collect();
+            writeln!(formatter, "in fp32, so that the budget holds: {}", names.join(", "))?;
+        }
         writeln!(formatter, "calibrated on {calibration_pictures} pictures, compared with it on {pictures} ({data})")?;
         write!(formatter, "{}", engines_table(verification))?;
+        write_arithmetic(formatter, engines, true)?;
         for engine in absent {
             write!(formatter, "\nnot compared: {}: {}", engine.engine, engine.reason)?;
         }
@@ -77,8 +75,25 @@ fn numbers(scheme: Option<Scheme>) -> &'static str {
         Some(Scheme::WeightOnly) => "int8 weights",
         Some(Scheme::WeightOnlyDense) => "int8 weights of dense layers",
         Some(Scheme::WeightOnlyDenseFp16) => "int8 weights of dense layers, fp16 weights of convolutions",
+        Some(Scheme::WeightOnlyDenseInt4) => "int4 weights of dense layers",
         Some(Scheme::Fp16) => "fp16 weights",
     }
+}
+
+/// What each engine multiplies, and whether integers are only stored.
+fn write_arithmetic(
+    formatter: &mut fmt::Formatter<'_>,
+    engines: &[EngineVerification],
+    has_integers: bool,
+) -> fmt::Result {
+    for engine in engines {
+        let Some(arithmetic) = engine.arithmetic else { continue };
+        let in_floats = arithmetic.fp32 + arithmetic.fp16 == arithmetic.total();
+        let stored =
+            if in_floats && has_integers { ": integers are only stored, and the file is smaller for it" } else { "" };
+        write!(formatter, "\n{} multiplies {arithmetic}{stored}", engine.engine)?;
+    }
+    Ok(())
 }
 
 fn write_slimming(formatter: &mut fmt::Formatter<'_>, slimming: &SlimmingReport) -> fmt::Result {
@@ -112,17 +127,20 @@ fn write_calibration(formatter: &mut fmt::Formatter<'_>, calibration: &Calibrati
     let CalibrationReport { pictures, data, clipping, equalization, bias_correction, .. } = calibration;
     writeln!(formatter, "calibrated on {pictures} pictures ({data}), clipping: {clipping:?}")?;
     for (name, refinement) in [("equalization", equalization), ("bias correction", bias_correction)] {
-        if let Some(RefinementReport { without, with, used }) = refinement {
-            let done = if *used { "used" } else { "not used" };
-            writeln!(
-                formatter,
-                "{name}: {done}; the error of the logits is {:.2} % with it, {:.2} % without",
-                100.0 * with,
-                100.0 * without
-            )?;
-        }
+        write_refinement(formatter, name, *refinement)?;
     }
     Ok(())
+}
+
+fn write_refinement(
+    formatter: &mut fmt::Formatter<'_>,
+    name: &str,
+    refinement: Option<RefinementReport>,
+) -> fmt::Result {
+    let Some(RefinementReport { without, with, used }) = refinement else { return Ok(()) };
+    let done = if used { "used" } else { "not used" };
+    let (with, without) = (100.0 * with, 100.0 * without);
+    writeln!(formatter, "{name}: {done}; the error of the logits is {with:.2} % with it, {without:.2} % without")
 }
 
 fn table(header: &[&str]) -> Table {

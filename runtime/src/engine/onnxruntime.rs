@@ -52,8 +52,8 @@ impl OnnxRuntimeEngine {
             check_that_all_run_on_cuda(file, &nodes)?;
         }
         let EngineOptions { threads, concurrency, .. } = options;
-        let report =
-            EngineReport { engine, version: library.version.clone(), threads, concurrency, selection: None, nodes };
+        let (version, products) = (library.version.clone(), Vec::new());
+        let report = EngineReport { engine, version, threads, concurrency, selection: None, nodes, products };
         Ok(Self { session, options, report })
     }
 }

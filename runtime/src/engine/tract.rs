@@ -21,10 +21,13 @@ use std::{sync::Arc, time::Instant};
 
 use rayon::ThreadPool;
 use tract_linalg::multithread::{Executor, multithread_tract_scope};
-use tract_onnx::prelude::*;
+use tract_onnx::{
+    prelude::*,
+    tract_core::{internal::DimLike, ops::Cost},
+};
 
 use self::chain::Chain;
-use super::{Engine, EngineOptions, EngineReport, LayerTime, NodeCount};
+use super::{Engine, EngineOptions, EngineReport, LayerTime, NodeCount, NodeProducts};
 use crate::{OperatorCount, RuntimeError, description::count_operators, error::Cause, onnx_file::OnnxFile};
 
 const NAME: &str = "tract";
@@ -38,6 +41,7 @@ const KERNELS: &str = "demitasse kernels";
 pub(crate) struct TractEngine {
     options: EngineOptions,
     nodes: Vec<NodeCount>,
+    products: Vec<NodeProducts>,
     plan: Plan,
 }
 
@@ -54,6 +58,7 @@ impl TractEngine {
         let failed = |source| RuntimeError::Load { engine: NAME, model: file.name(), source };
         let graph = graph::optimised(file, &options, batch).map_err(failed)?;
         let nodes = count_nodes(&graph);
+        let products = products(&graph, batch).map_err(|error| failed(error.into()))?;
         let plan = match whole_chain(&graph) {
             Some(chain) => Plan::Chain(chain.clone()),
             None => {
@@ -62,7 +67,7 @@ impl TractEngine {
                 Plan::Graph { plan, executor, batch }
             }
         };
-        Ok(Self { options, nodes, plan })
+        Ok(Self { options, nodes, products, plan })
     }
 
     fn compute(&self, input: &[f32], pictures: usize) -> Result<Vec<f32>, Cause> {
@@ -125,8 +130,8 @@ impl Engine for TractEngine {
 
     fn report(&self) -> EngineReport {
         let EngineOptions { threads, concurrency, .. } = self.options;
-        let nodes = self.nodes.clone();
-        EngineReport { engine: NAME, version: VERSION.to_owned(), threads, concurrency, selection: None, nodes }
+        let (version, nodes, products) = (VERSION.to_owned(), self.nodes.clone(), self.products.clone());
+        EngineReport { engine: NAME, version, threads, concurrency, selection: None, nodes, products }
     }
 
     fn share(&self, pool: Arc<ThreadPool>) -> Option<Box<dyn Engine + Send>> {
@@ -137,7 +142,7 @@ impl Engine for TractEngine {
             Plan::Chain(chain) => Plan::Chain(chain.clone()),
         };
         let options = EngineOptions { pool, ..self.options.clone() };
-        Some(Box::new(Self { options, nodes: self.nodes.clone(), plan }))
+        Some(Box::new(Self { options, nodes: self.nodes.clone(), products: self.products.clone(), plan }))
     }
 }
 
@@ -168,6 +173,41 @@ fn count_nodes(graph: &TypedModel) -> Vec<NodeCount> {
         })
     };
     provided(KERNELS, ours).chain(provided(NAME, others)).collect()
+}
+
+/// Operators of tract's optimised graphs that multiply matrices; what others multiply are scales.
+const PRODUCTS: [&str; 4] = ["OptMatMul", "EinSum", "Conv", "DepthWiseConv"];
+
+/// What our layers and tract's operators multiply, in the order in which they are computed.
+fn products(graph: &TypedModel, batch: usize) -> TractResult<Vec<NodeProducts>> {
+    let per_picture = |operations: usize| (operations / batch.max(1)) as u64;
+    let mut products = Vec::new();
+    for id in graph.eval_order()? {
+        let node = graph.node(id);
+        if let Some(chain) = node.op_as::<Chain>() {
+            let layers = chain.layers().iter().filter(|layer| layer.operations() > 0);
+            products.extend(layers.map(|layer| NodeProducts {
+                operator: layer.name().to_owned(),
+                integers: layer.is_integer(),
+                multiply_accumulates: layer.operations() as u64 / 2,
+            }));
+            continue;
+        }
+        let operator = node.op.name().into_owned();
+        if !PRODUCTS.contains(&operator.as_str()) {
+            continue;
+        }
+        for (cost, count) in node.op.cost(&graph.node_input_facts(id)?)? {
+            if let Cost::FMA(kind) = cost {
+                products.push(NodeProducts {
+                    operator: operator.clone(),
+                    integers: kind.is_integer(),
+                    multiply_accumulates: per_picture(count.to_usize()?),
+                });
+            }
+        }
+    }
+    Ok(products)
 }
 
 #[cfg(test)]

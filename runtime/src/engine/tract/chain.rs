@@ -54,6 +54,11 @@ impl Layer {
         }
     }
 
+    /// Whether it multiplies integers.
+    pub fn is_integer(&self) -> bool {
+        matches!(self, Self::Convolution(layer) if layer.is_integer())
+    }
+
     /// What it takes and gives for a picture, in words.
     pub fn sizes(&self) -> String {
         match self {
