@@ -41,13 +41,51 @@ pub(super) enum Integers<'a> {
 }
 
 impl Integers<'_> {
-    fn has(self, node: &NodeProto) -> bool {
-        let is = |layer: &str| LAYERS.contains(&node.op_type.as_str()) && layer_name(node) == layer;
+    fn has_layer(self, node: &NodeProto) -> bool {
+        let name = layer_name(node);
         match self {
-            Self::AllBut(layers) => QUANTIZED.contains(&node.op_type.as_str()) && !layers.iter().any(|layer| is(layer)),
-            Self::Only(layer) => is(layer),
+            Self::AllBut(layers) => !layers.iter().any(|layer| layer == name),
+            Self::Only(layer) => layer == name,
         }
     }
+}
+
+/// Which nodes of a graph compute on integers.
+struct Computing<'a> {
+    /// The node that makes each value.
+    makers: HashMap<&'a str, &'a NodeProto>,
+    integers: Integers<'a>,
+}
+
+impl<'a> Computing<'a> {
+    fn new(proto: &'a ModelProto, integers: Integers<'a>) -> Self {
+        let makers = nodes(proto).flat_map(|node| node.output.iter().map(move |value| (value.as_str(), node)));
+        Self { makers: makers.collect(), integers }
+    }
+
+    /// A layer as it was chosen; another operator where none of the layers before it is in f32, whose values need not
+    /// suit a grid.
+    fn has(&self, node: &NodeProto) -> bool {
+        if is_layer(node) {
+            return self.integers.has_layer(node);
+        }
+        let mut layers = node.input.iter().filter_map(|value| self.layer_before(value));
+        let all_but = matches!(self.integers, Integers::AllBut(_));
+        all_but && QUANTIZED.contains(&node.op_type.as_str()) && layers.all(|layer| self.integers.has_layer(layer))
+    }
+
+    /// The layer that makes a value, be it through an activation.
+    fn layer_before(&self, value: &str) -> Option<&'a NodeProto> {
+        let mut maker = self.makers.get(value);
+        while let Some(node) = maker.filter(|node| ["Relu", "Clip"].contains(&node.op_type.as_str())) {
+            maker = node.input.first().and_then(|value| self.makers.get(value.as_str()));
+        }
+        maker.copied().filter(|node| is_layer(node))
+    }
+}
+
+fn is_layer(node: &NodeProto) -> bool {
+    LAYERS.contains(&node.op_type.as_str())
 }
 
 /// The name of a layer: that of its node, or where it has none of what it makes.
@@ -113,7 +151,7 @@ impl ForeignGraph {
             Some(dims.iter().product::<i64>() as u64)
         };
         nodes(&self.proto)
-            .filter(|node| LAYERS.contains(&node.op_type.as_str()))
+            .filter(|node| is_layer(node))
             .map(|node| ForeignLayer {
                 name: layer_name(node).to_owned(),
                 map: node.output.first().filter(|_| node.op_type == "Conv").cloned(),
@@ -128,13 +166,13 @@ impl ForeignGraph {
         let initializers = self.proto.graph.iter().flat_map(|graph| &graph.initializer).map(|tensor| &tensor.name);
         let made = nodes(&self.proto).filter(|node| node.op_type == "Constant").flat_map(|node| &node.output);
         let constants: HashSet<&String> = initializers.chain(made).collect();
-        let makers: HashMap<&str, &NodeProto> =
-            nodes(&self.proto).flat_map(|node| node.output.iter().map(move |value| (value.as_str(), node))).collect();
+        let computing = Computing::new(&self.proto, integers);
         let mut values: Vec<String> = Vec::new();
         for node in nodes(&self.proto).filter(|node| QUANTIZED.contains(&node.op_type.as_str())) {
             let taken = if node.op_type == "Add" { 2 } else { 1 };
             for value in node.input.iter().take(taken) {
-                let is_needed = integers.has(node) || made_by_layer(value, &makers, integers);
+                let made_on_integers = || computing.layer_before(value).is_some_and(|layer| computing.has(layer));
+                let is_needed = computing.has(node) || made_on_integers();
                 if is_needed && !constants.contains(value) && !values.contains(value) {
                     values.push(value.clone());
                 }
@@ -165,7 +203,7 @@ impl ForeignGraph {
             write_pair(&mut graph, &input.name, &scales, &mut renamed);
         }
         for mut node in old.node.iter().cloned() {
-            if integers.has(&node) && LAYERS.contains(&node.op_type.as_str()) {
+            if is_layer(&node) && integers.has_layer(&node) {
                 self.write_weights(&mut graph, &mut node, &old.initializer, &scales, format)?;
             }
             if QUANTIZED.contains(&node.op_type.as_str()) {
@@ -245,15 +283,6 @@ impl ForeignGraph {
 
 fn nodes(proto: &ModelProto) -> impl Iterator<Item = &NodeProto> {
     proto.graph.iter().flat_map(|graph| &graph.node)
-}
-
-/// Whether a layer on integers makes a value, be it through an activation.
-fn made_by_layer(value: &str, makers: &HashMap<&str, &NodeProto>, integers: Integers<'_>) -> bool {
-    let mut maker = makers.get(value);
-    while let Some(node) = maker.filter(|node| ["Relu", "Clip"].contains(&node.op_type.as_str())) {
-        maker = node.input.first().and_then(|value| makers.get(value.as_str()));
-    }
-    maker.is_some_and(|node| LAYERS.contains(&node.op_type.as_str()) && integers.has(node))
 }
 
 /// The first input of a node that is on a grid, and the grid.
