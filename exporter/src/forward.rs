@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use candle_core::{Device, Result, Tensor};
 use models::ops::{self, Activation};
 
@@ -17,19 +19,20 @@ pub(crate) fn forward(
     input: Tensor,
     visit: &mut dyn FnMut(&str, Tensor) -> Result<Tensor>,
 ) -> Result<Tensor> {
-    forward_until(steps, steps.len(), input, visit)
+    forward_through(steps, 0..steps.len(), input, visit)
 }
 
-/// As [`forward`], as far as what the step of number `end` takes.
-pub(crate) fn forward_until(
+/// As [`forward`], from what the first of some steps takes to what the one behind them takes. The input is visited where
+/// the range begins with it; what another step takes was visited when it was made.
+pub(crate) fn forward_through(
     steps: &[Step],
-    end: usize,
-    input: Tensor,
+    range: Range<usize>,
+    value: Tensor,
     visit: &mut dyn FnMut(&str, Tensor) -> Result<Tensor>,
 ) -> Result<Tensor> {
     let last = steps.len().saturating_sub(1);
-    let mut value = visit(INPUT, input)?;
-    for (index, Step { name, operation }) in steps.iter().enumerate().take(end) {
+    let mut value = if range.start == 0 { visit(INPUT, value)? } else { value };
+    for (index, Step { name, operation }) in steps.iter().enumerate().take(range.end).skip(range.start) {
         let made = match operation {
             Operation::Convolution(Affine { weight, bias }) => {
                 ops::conv3x3(&value, weight, &vector(bias)?, Activation::Relu)?
@@ -51,19 +54,6 @@ pub(crate) fn forward_until(
         value = if index == last { made } else { visit(name, made)? };
     }
     Ok(value)
-}
-
-/// What a layer with weights computes before ReLU.
-pub(crate) fn sums(step: &Step, value: &Tensor) -> Result<Tensor> {
-    match &step.operation {
-        Operation::Convolution(Affine { weight, bias }) => {
-            ops::conv3x3(value, weight, &vector(bias)?, Activation::Identity)
-        }
-        Operation::Dense { affine: Affine { weight, bias }, .. } => {
-            ops::dense(value, weight, &vector(bias)?, Activation::Identity)
-        }
-        Operation::MaxPool | Operation::GlobalAveragePool { .. } | Operation::Flatten => Ok(value.clone()),
-    }
 }
 
 fn vector(values: &[f32]) -> Result<Tensor> {

@@ -4,19 +4,20 @@ mod arguments;
 
 use std::{
     fmt::{self, Display},
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     ops::ControlFlow,
     process::ExitCode,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
 use clap::Parser;
 use exporter::{ExportError, ExportReport, ForeignReport, Progress};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use models::RunFolder;
 use serde::Serialize;
 
@@ -78,7 +79,7 @@ fn run(args: Args) -> anyhow::Result<Report> {
         .num_threads(args.threads)
         .build_global()
         .context("cannot start the threads to compute with")?;
-    let mut bars = Bars::default();
+    let mut bars = Bars::new();
     let interrupted = Arc::clone(&bars.interrupted);
     ctrlc::set_handler(move || {
         if interrupted.swap(true, Ordering::Relaxed) {
@@ -110,14 +111,23 @@ fn print(report: &(impl Display + Serialize), format: Format) -> anyhow::Result<
     }
 }
 
-/// One progress bar per stage, on standard error; none where that is no terminal.
-#[derive(Default)]
+/// Where there is no terminal, a long export says how far it is this often.
+const LINE_EVERY: Duration = Duration::from_secs(60);
+
+/// One progress bar per stage, on standard error; plain lines where that is no terminal.
 struct Bars {
     bar: Option<ProgressBar>,
+    interactive: bool,
+    spoke: Instant,
     interrupted: Arc<AtomicBool>,
 }
 
 impl Bars {
+    fn new() -> Self {
+        let (interactive, spoke) = (io::stderr().is_terminal(), Instant::now());
+        Self { bar: None, interactive, spoke, interrupted: Arc::default() }
+    }
+
     fn finish(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
@@ -129,13 +139,18 @@ impl Progress for Bars {
     fn start(&mut self, stage: &str, pictures: usize) {
         self.finish();
         let bar = ProgressBar::new(pictures as u64).with_message(stage.to_owned());
-        let style = ProgressStyle::with_template("{msg:>16} {wide_bar} {pos}/{len} pictures, {eta} left");
+        let style = ProgressStyle::with_template("{msg:>20} {wide_bar} {pos}/{len}  {per_sec:>9}  {eta} left");
         self.bar = Some(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())));
     }
 
     fn advance(&mut self, pictures: usize) -> ControlFlow<()> {
         if let Some(bar) = &self.bar {
             bar.inc(pictures as u64);
+            if !self.interactive && self.spoke.elapsed() >= LINE_EVERY {
+                self.spoke = Instant::now();
+                let (done, all, left) = (bar.position(), bar.length().unwrap_or(0), HumanDuration(bar.eta()));
+                eprintln!("{}: {done} of {all}, {left} left", bar.message());
+            }
         }
         if self.interrupted.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }

@@ -9,7 +9,7 @@ use rand_chacha::{
 use crate::{
     ExportError, IntegerFormat, Progress,
     folded::{Affine, Step},
-    forward::{forward_until, sums},
+    forward::forward_through,
     onnx_file::with_f32,
     pictures::Inputs,
     progress::advance,
@@ -28,6 +28,8 @@ const MOST_INPUTS: usize = 4608;
 const SAMPLES_PER_INPUT: usize = 2;
 /// Pictures that these are taken from, at least.
 const LEAST_PICTURES: usize = 32;
+/// Most bytes of values that are carried from layer to layer.
+const CARRIED_BYTES: usize = 256 << 20;
 /// What is added to the diagonal of the Gram matrix, as a share of its mean (as Frantar et al., arXiv:2210.17323).
 const DAMPING: f64 = 0.01;
 /// Where outputs are looked at.
@@ -75,71 +77,135 @@ impl Rounder<'_> {
         steps: &[Step],
         progress: &mut dyn Progress,
     ) -> std::result::Result<Rounding, ExportError> {
-        let chosen: Vec<usize> = (0..steps.len()).filter(|&index| self.is_rounded(&steps[index])).collect();
-        progress.start("rounding", chosen.len());
+        let failed = |source| ExportError::Candle { doing: "rounding weights", source };
         let mut rounding = Rounding::default();
-        for index in chosen {
-            let failed = |source| ExportError::Candle { doing: "rounding weights", source };
-            let so_far = rounding.applied(&steps[..=index], self.plan);
-            let simulation = Simulation::new(&so_far, self.plan, self.scales, self.format)?;
-            if let Some(moments) = self.moments(steps, index, &simulation)? {
-                let (name, Some(affine)) = (&steps[index].name, steps[index].affine()) else { continue };
-                let mut rows = quantize_rows(name, &affine.weight, self.format)?;
-                let (gram, gradient) = moments.quadratic(&affine.weight, rows.dequantized()).map_err(failed)?;
-                with_f32(&gram, |gram| {
-                    Quadratic { gram, gradient }.descend(&mut rows, self.format.weight_bits.largest());
-                    Ok(())
-                })
-                .map_err(|error| failed(candle_core::Error::wrap(error)))?;
-                let rounded = moments.affine(&affine.weight, rows.dequantized()).map_err(failed)?;
-                rounding.layers.insert(name.clone(), rounded);
-            }
+        if self.inputs.len() <= COMPARED_PICTURES {
+            return Ok(rounding);
+        }
+        let layers = self.layers(steps)?;
+        let Some(pictures) = layers.iter().map(|layer| layer.pictures).max() else { return Ok(rounding) };
+        progress.start("rounding", layers.len());
+        let mut carried = self.load(pictures)?;
+        for layer in layers {
+            let (step, simulated) = (&steps[layer.step], rounding.applied(&steps[..=layer.step], self.plan));
+            let simulation = Simulation::new(&simulated, self.plan, self.scales, self.format)?;
+            let Some(affine) = step.affine() else { continue };
+            let moments = layer.moments(steps, &simulation, &mut carried).map_err(failed)?;
+            let mut rows = quantize_rows(&step.name, &affine.weight, self.format)?;
+            let (gram, gradient) = moments.quadratic(&affine.weight, rows.dequantized()).map_err(failed)?;
+            with_f32(&gram, |gram| {
+                Quadratic { gram, gradient }.descend(&mut rows, self.format.weight_bits.largest());
+                Ok(())
+            })
+            .map_err(|error| failed(candle_core::Error::wrap(error)))?;
+            let rounded = moments.affine(&affine.weight, rows.dequantized()).map_err(failed)?;
+            rounding.layers.insert(step.name.clone(), rounded);
             advance(progress, 1)?;
         }
         Ok(rounding)
     }
 
-    fn is_rounded(&self, step: &Step) -> bool {
-        let few = |affine: &Affine| affine.columns() <= MOST_INPUTS;
-        self.plan.precision(&step.name).has_int8_weights() && step.affine().is_some_and(few)
+    /// The layers whose weights are rounded, with the pictures for it.
+    fn layers(&self, steps: &[Step]) -> std::result::Result<Vec<Layer>, ExportError> {
+        let failed = |source| ExportError::Candle { doing: "looking at a picture", source };
+        let available = self.inputs.len() - COMPARED_PICTURES;
+        let mut value = self.inputs.tensor(COMPARED_PICTURES..COMPARED_PICTURES + 1)?;
+        let mut layers = Vec::new();
+        for (index, step) in steps.iter().enumerate() {
+            let positions = value.dims().iter().skip(2).product::<usize>();
+            if let Some(affine) = step.affine()
+                && self.plan.precision(&step.name).has_int8_weights()
+                && affine.columns() <= MOST_INPUTS.min(positions * available)
+            {
+                let samples = SAMPLES_PER_INPUT * affine.columns();
+                let pictures = samples.div_ceil(positions).max(LEAST_PICTURES).min(available);
+                let (bytes, per_picture) = (4 * value.elem_count(), samples.div_ceil(pictures).min(positions));
+                layers.push(Layer { step: index, positions, per_picture, pictures, bytes });
+            }
+            value = forward_through(steps, index..index + 1, value, &mut |_, value| Ok(value)).map_err(failed)?;
+        }
+        Ok(layers)
     }
 
-    /// What a layer takes in the simulated file and makes in the network; nothing where there are too few pictures.
-    fn moments(
-        &self,
-        steps: &[Step],
-        index: usize,
-        simulation: &Simulation<'_>,
-    ) -> std::result::Result<Option<Moments>, ExportError> {
-        let failed = |source| ExportError::Candle { doing: "rounding weights", source };
-        let Some(affine) = steps[index].affine() else { return Ok(None) };
-        let wanted = SAMPLES_PER_INPUT * affine.columns();
+    fn load(&self, pictures: usize) -> std::result::Result<Carried, ExportError> {
+        let end = COMPARED_PICTURES + pictures;
+        let starts = (COMPARED_PICTURES..end).step_by(self.batch);
+        let batch = |start: usize| {
+            let input = self.inputs.tensor(start..end.min(start + self.batch))?;
+            Ok((input.clone(), input))
+        };
+        Ok(Carried { step: 0, batches: starts.map(batch).collect::<std::result::Result<_, ExportError>>()?, pictures })
+    }
+}
+
+/// Batches of pictures on their way through the network and through the simulated file, so that no layer computes what
+/// was computed for one before it.
+struct Carried {
+    /// The step that takes them; the input is not visited yet.
+    step: usize,
+    /// What the network has there, and the file.
+    batches: Vec<(Tensor, Tensor)>,
+    pictures: usize,
+}
+
+/// A layer whose weights are rounded together.
+struct Layer {
+    step: usize,
+    /// Positions of its map; 1 for a vector.
+    positions: usize,
+    /// At how many of them its outputs are looked at.
+    per_picture: usize,
+    /// In how many pictures.
+    pictures: usize,
+    /// Of what it takes for a picture.
+    bytes: usize,
+}
+
+impl Layer {
+    /// What it takes in the simulated file and makes in the network. Pictures are carried up to it where they are not too
+    /// large there.
+    fn moments(&self, steps: &[Step], simulation: &Simulation<'_>, carried: &mut Carried) -> Result<Moments> {
+        let range = carried.step..self.step;
+        let is_kept = self.step > 0 && 2 * self.bytes * carried.pictures <= CARRIED_BYTES;
         let mut random = ChaCha8Rng::seed_from_u64(SEED);
         let mut moments: Option<Moments> = None;
-        let mut start = COMPARED_PICTURES;
-        let mut end = self.inputs.len();
-        while start < end {
-            let range = start..end.min(start + self.batch);
-            start = range.end;
-            let input = self.inputs.tensor(range)?;
-            let made = forward_until(steps, index, input.clone(), &mut |_, value| Ok(value));
-            let made = made.and_then(|exact| sums(&steps[index], &exact)).map_err(failed)?;
-            let taken = simulation.value_before(index, input).map_err(failed)?;
-            let positions = taken.dims().iter().skip(2).product::<usize>();
-            let pictures = wanted.div_ceil(positions).max(LEAST_PICTURES);
-            end = end.min(COMPARED_PICTURES + pictures);
-            let per_picture = wanted.div_ceil(end - COMPARED_PICTURES).min(positions);
-            let places = places(taken.dim(0).map_err(failed)?, positions, per_picture, &mut random);
-            let rows = Rows { places: &places, positions };
-            let fresh = rows.taken(&taken).and_then(|taken| Moments::of(&taken, &rows.made(&made)?));
-            let all = fresh.and_then(|fresh| match moments.take() {
-                Some(seen) => seen.plus(fresh),
-                None => Ok(fresh),
-            });
-            moments = Some(all.map_err(failed)?);
+        let mut seen = 0;
+        for (exact, simulated) in &mut carried.batches {
+            if seen >= self.pictures && !is_kept {
+                break;
+            }
+            let there = forward_through(steps, range.clone(), exact.clone(), &mut |_, value| Ok(value))?;
+            let taken = simulation.through(range.clone(), simulated.clone())?;
+            let pictures = there.dim(0)?;
+            let used = pictures.min(self.pictures.saturating_sub(seen));
+            seen += pictures;
+            if used > 0 {
+                let places = places(used, self.positions, self.per_picture, &mut random);
+                let rows = Rows { places: &places, positions: self.positions };
+                let made = made(&steps[self.step], &rows.taken(&there)?)?;
+                let fresh = Moments::of(&rows.taken(&taken)?, &made)?;
+                moments = Some(match moments.take() {
+                    Some(others) => others.plus(fresh)?,
+                    None => fresh,
+                });
+            }
+            if is_kept {
+                (*exact, *simulated) = (there, taken);
+            }
         }
-        Ok(moments.filter(|moments| moments.samples >= affine.columns()))
+        if is_kept {
+            carried.step = self.step;
+        }
+        moments.ok_or_else(|| candle_core::Error::Msg("no picture was looked at".to_owned()))
     }
+}
+
+/// What a layer makes before ReLU of rows that it takes: f32 `[places, outputs]`.
+fn made(step: &Step, taken: &Tensor) -> Result<Tensor> {
+    let Some(affine) = step.affine() else { return Ok(taken.clone()) };
+    let bias = Tensor::from_slice(&affine.bias, affine.bias.len(), &Device::Cpu)?;
+    let weight = affine.weight.reshape(((), affine.columns()))?;
+    taken.matmul(&weight.t()?)?.broadcast_add(&bias)
 }
 
 /// Some positions of each picture, `picture · positions + position`.
@@ -184,19 +250,6 @@ impl Rows<'_> {
             Ok(patches)
         })?;
         Tensor::from_vec(patches, (self.places.len(), channels * 9), &Device::Cpu)
-    }
-
-    /// What a layer makes there before ReLU: f32 `[places, outputs]`.
-    fn made(&self, value: &Tensor) -> Result<Tensor> {
-        let &[_, outputs, _, _] = value.dims() else { return value.contiguous() };
-        let rows = with_f32(value, |values| {
-            let row = |place: &usize| {
-                let map = place / self.positions * outputs * self.positions + place % self.positions;
-                (0..outputs).map(move |output| values[map + output * self.positions])
-            };
-            Ok(self.places.iter().flat_map(row).collect::<Vec<_>>())
-        })?;
-        Tensor::from_vec(rows, (self.places.len(), outputs), &Device::Cpu)
     }
 }
 
@@ -313,7 +366,5 @@ mod tests {
         let patches = rows.taken(&value).and_then(|patches| patches.to_vec2::<f32>()).expect("rows");
         assert_eq!(patches[0], [0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 4.0, 5.0]);
         assert_eq!(patches[1], [1.0, 2.0, 3.0, 5.0, 6.0, 7.0, 9.0, 10.0, 11.0]);
-        let made = rows.made(&value).and_then(|made| made.to_vec2::<f32>()).expect("rows");
-        assert_eq!(made, [[0.0], [6.0]]);
     }
 }

@@ -1,4 +1,7 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use candle_core::{Device, Tensor};
 use half::f16;
@@ -8,7 +11,7 @@ use rayon::prelude::*;
 use crate::{
     ExportError, IntegerFormat, Progress,
     folded::{Affine, Operation, Step},
-    forward::{forward, forward_until},
+    forward::{forward, forward_through},
     graph::INPUT,
     onnx_file::with_f32,
     pictures::Inputs,
@@ -78,18 +81,19 @@ impl<'a> Simulation<'a> {
 
     /// The logits of a batch, f32 `[n, channels, height, width]`, row by row.
     pub(crate) fn logits(&self, input: Tensor) -> candle_core::Result<Vec<f32>> {
-        self.value_before(self.steps.len(), input)?.flatten_all()?.to_vec1()
+        self.through(0..self.steps.len(), input)?.flatten_all()?.to_vec1()
     }
 
-    /// What the step of number `end` takes for a batch.
-    pub(crate) fn value_before(&self, end: usize, input: Tensor) -> candle_core::Result<Tensor> {
-        let mut next = 0;
+    /// What the step behind some takes, of what the first of them takes.
+    pub(crate) fn through(&self, range: Range<usize>, value: Tensor) -> candle_core::Result<Tensor> {
+        let before = self.steps[..range.start].iter().filter_map(|step| self.plan.position(&step.name)).next_back();
+        let mut next = before.map_or(0, |index| index + 1);
         let mut visit = |made_by: &str, value: Tensor| {
             let fresh = self.plan.position(made_by);
             next = fresh.map_or(next, |index| index + 1);
             self.activation(made_by, next, fresh.is_some(), value)
         };
-        forward_until(&self.steps, end, input, &mut visit)
+        forward_through(&self.steps, range, value, &mut visit)
     }
 
     /// What is left of a value that a layer made, before the layer with weights of number `next`.
@@ -174,11 +178,12 @@ impl Comparison<'_> {
         simulations: &[Simulation<'_>],
         progress: &mut dyn Progress,
     ) -> Result<Vec<f64>, ExportError> {
-        progress.start(stage, self.pictures);
+        let batches = || self.inputs.batches(self.batch).take_while(|range| range.start < self.pictures);
+        progress.start(stage, batches().map(|range| range.len()).sum());
         let failed = |source| ExportError::Candle { doing: "simulating a quantized file", source };
         let mut square_sums = vec![0f64; simulations.len()];
         let mut reference_sum = 0f64;
-        for range in self.inputs.batches(self.batch).take_while(|range| range.start < self.pictures) {
+        for range in batches() {
             let pictures = range.len();
             let input = self.inputs.tensor(range)?;
             let exact = forward(network, input.clone(), &mut |_, value| Ok(value))

@@ -1,7 +1,7 @@
 //! Quantized files of one network, by our exporter and by ONNX Runtime's own quantizers, in both engines.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -21,16 +21,17 @@ const QUANTIZERS: Peer =
 const SLIM: [&str; 8] = ["--image-size", "64", "--width", "0.25", "--head", "gap", "--epochs", "15"];
 
 /// What our exporter is asked for; every file is wanted as it comes, whatever it loses.
-const OURS: [(&str, &[&str]); 8] = [
+const OURS: [(&str, &[&str]); 9] = [
     ("int8", &["int8"]),
     (
         "int8, min-max, nothing refined",
-        &["int8", "--calibration", "min-max", "--bias-correction", "off", "--equalization", "off"],
+        &["int8", "--calibration", "min-max", "--bias-correction", "off", "--equalization", "off", "--rounding", "off"],
     ),
     ("int8, QOperator", &["int8", "--operators", "qoperator"]),
     ("int8, weights of 8 bits", &["int8", "--weight-bits", "8"]),
     ("weight-only", &["weight-only"]),
     ("weight-only-dense-fp16", &["weight-only-dense-fp16"]),
+    ("weight-only-dense-int4", &["weight-only-dense-int4", "--target", "ort-cpu"]),
     ("dynamic", &["dynamic"]),
     ("fp16", &["fp16"]),
 ];
@@ -44,6 +45,9 @@ const THEIRS: [(&str, &[&str]); 5] = [
     ("dynamic, dense layers only", &["dynamic", "--dense-only"]),
 ];
 
+/// The smallest f32 file of which only the validation side is asked for answers: a picture takes a tenth of a second.
+const LARGE: u64 = 100_000_000;
+
 /// What `quantizers.py` prints.
 #[derive(Deserialize)]
 struct Cost {
@@ -55,24 +59,40 @@ struct Cost {
 struct Subject {
     run: PathBuf,
     pictures: PathBuf,
-    /// Lists of pictures, a path below the folder on each line.
+    /// The training side: a path below the folder on each line.
     training: PathBuf,
-    validation: PathBuf,
+    validation: BTreeSet<PathBuf>,
     /// Where files go.
     folder: PathBuf,
+    /// The network as trained.
+    float: PathBuf,
+    /// Pictures, or their folder, that the files are asked for and compared by.
+    compared: Vec<PathBuf>,
 }
 
 /// A quantized file in an engine, or why it is not served there.
 type Served = std::result::Result<Measured, String>;
 
 struct Measured {
-    correct: u64,
-    pictures: u64,
-    answers: BTreeMap<String, String>,
+    correct: usize,
+    /// Of the validation side.
+    pictures: usize,
+    answers: BTreeMap<PathBuf, String>,
     /// Median milliseconds for a picture with 1 thread and with 2.
     ms: [f64; 2],
     load_ms: f64,
     peak_mib: f64,
+}
+
+impl Subject {
+    /// Answers of the validation side that are the name of the picture's folder.
+    fn correct(&self, answers: &BTreeMap<PathBuf, String>) -> usize {
+        let is_right = |picture: &&PathBuf| {
+            let class = picture.parent().and_then(Path::file_name);
+            class.is_some_and(|class| answers.get(*picture).is_some_and(|answer| class == answer.as_str()))
+        };
+        self.validation.iter().filter(is_right).count()
+    }
 }
 
 impl Peers<'_> {
@@ -80,10 +100,7 @@ impl Peers<'_> {
         self.workspace.build_programs()?;
         let packages = self.packages(QUANTIZERS)?;
         let subject = self.subject(run)?;
-        let float = subject.folder.join("fp32.onnx");
-        let mut export = Command::new(self.workspace.program("exporter"));
-        process::run(export.arg(&subject.run).arg("-o").arg(&float))?;
-        let mut files = vec![("fp32".to_owned(), float.clone(), None)];
+        let mut files = vec![("fp32".to_owned(), subject.float.clone(), None)];
         for (number, (name, flags)) in OURS.iter().enumerate() {
             let output = subject.folder.join(format!("ours-{number}.onnx"));
             let mut command = self.python("quantizers.py", &packages);
@@ -94,7 +111,7 @@ impl Peers<'_> {
         for (number, (name, arguments)) in THEIRS.iter().enumerate() {
             let output = subject.folder.join(format!("theirs-{number}.onnx"));
             let mut command = self.python("quantizers.py", &packages);
-            command.args(*arguments).arg("--model").arg(&float).arg("--output").arg(&output);
+            command.args(*arguments).arg("--model").arg(&subject.float).arg("--output").arg(&output);
             if arguments[0] == "static" {
                 command.arg("--pictures").arg(&subject.pictures).arg("--list").arg(&subject.training);
             }
@@ -106,14 +123,14 @@ impl Peers<'_> {
             "|---|---|---|---|---|---|---|---|---|---|".to_owned(),
         ];
         for engine in ["tract", "ort"] {
-            let mut network: Option<BTreeMap<String, String>> = None;
+            let mut network: Option<BTreeMap<PathBuf, String>> = None;
             for (name, file, cost) in &files {
                 let served = self.serve(&subject, file, engine, runs)?;
                 eprintln!(
                     "{name} in {engine}: {}",
                     served.as_ref().map_or_else(Clone::clone, |served| served.correct.to_string())
                 );
-                let bytes = fs::metadata(file).with_context(|| format!("cannot read {}", file.display()))?.len();
+                let bytes = size(file)?;
                 let made =
                     cost.as_ref().map_or("–".to_owned(), |cost| format!("{:.1}, {:.0}", cost.seconds, cost.peak_mib));
                 rows.push(row(name, bytes, engine, &served, network.as_ref(), &made));
@@ -122,7 +139,8 @@ impl Peers<'_> {
                 }
             }
         }
-        self.write_in("docs/quantization.md", "quantization", &rows)
+        let marker = if is_large(&subject.float)? { "quantization-large" } else { "quantization" };
+        self.write_in("docs/quantization.md", marker, &rows)
     }
 
     /// The run that was named, or one of a slim network that is trained where it is missing.
@@ -151,13 +169,24 @@ impl Peers<'_> {
             fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
             Ok(path)
         };
-        let (training, validation) = (list("training")?, list("validation")?);
-        Ok(Subject { pictures: pictures.into(), training, validation, folder, run })
+        let training = list("training")?;
+        let pictures = PathBuf::from(pictures);
+        let validation = list("validation")?;
+        let validation: BTreeSet<PathBuf> = fs::read_to_string(&validation)
+            .with_context(|| format!("cannot read {}", validation.display()))?
+            .lines()
+            .map(|line| pictures.join(line))
+            .collect();
+        let float = folder.join("fp32.onnx");
+        let mut export = Command::new(self.workspace.program("exporter"));
+        process::run(export.arg(&run).arg("-o").arg(&float))?;
+        let compared = if is_large(&float)? { validation.iter().cloned().collect() } else { vec![pictures.clone()] };
+        Ok(Subject { pictures, training, validation, folder, run, float, compared })
     }
 
     /// Answers, latency and memory of a file.
     fn serve(&self, subject: &Subject, file: &Path, engine: &str, runs: usize) -> Result<Served> {
-        let runtime = |command: &str, arguments: &[&Path], flags: &[&str]| -> Result<Result<Value, String>> {
+        let runtime = |command: &str, arguments: &[PathBuf], flags: &[&str]| -> Result<Result<Value, String>> {
             let mut runtime = Command::new(self.workspace.program("runtime"));
             runtime.arg(command).arg(file).args(arguments).args(["--engine", engine, "--format", "json"]).args(flags);
             let output = runtime.output().context("cannot start runtime")?;
@@ -167,36 +196,39 @@ impl Peers<'_> {
             let value = serde_json::from_slice(&output.stdout);
             Ok(Ok(value.with_context(|| format!("runtime {command} printed no JSON"))?))
         };
-        let list = subject.validation.to_str().context("the path of the list is not Unicode")?;
-        let evaluation = match runtime("evaluate", &[&subject.pictures], &["--list", list])? {
-            Ok(evaluation) => evaluation,
-            Err(reason) => return Ok(Err(reason)),
-        };
         let runs = runs.to_string();
         let benches = match runtime("bench", &[], &["--threads", "1,2", "--batch", "1", "--runs", &runs])? {
             Ok(benches) => benches,
             Err(reason) => return Ok(Err(reason)),
         };
-        let answers = match runtime("predict", &[&subject.pictures], &[])? {
+        let answers = match runtime("predict", &subject.compared, &[])? {
             Ok(answers) => answers,
             Err(reason) => return Ok(Err(reason)),
         };
-        let count = |key: &str| evaluation[key].as_u64().with_context(|| format!("no {key} in {evaluation}"));
         let number =
             |index: usize, key: &str| benches[index][key].as_f64().with_context(|| format!("no {key} in {benches}"));
         let first = |answer: &Value| {
             let (file, label) = (&answer["file"], &answer["predictions"][0]["label"]);
-            file.as_str().zip(label.as_str()).map(|(file, label)| (file.to_owned(), label.to_owned()))
+            file.as_str().zip(label.as_str()).map(|(file, label)| (PathBuf::from(file), label.to_owned()))
         };
+        let answers: BTreeMap<PathBuf, String> = answers.as_array().into_iter().flatten().filter_map(first).collect();
         Ok(Ok(Measured {
-            correct: count("correct")?,
-            pictures: count("pictures")?,
-            answers: answers.as_array().into_iter().flatten().filter_map(first).collect(),
+            correct: subject.correct(&answers),
+            pictures: subject.validation.len(),
+            answers,
             ms: [number(0, "p50_ms")?, number(1, "p50_ms")?],
             load_ms: number(0, "load_ms")?,
             peak_mib: number(0, "peak_mib")?,
         }))
     }
+}
+
+fn size(file: &Path) -> Result<u64> {
+    Ok(fs::metadata(file).with_context(|| format!("cannot read {}", file.display()))?.len())
+}
+
+fn is_large(file: &Path) -> Result<bool> {
+    Ok(size(file)? >= LARGE)
 }
 
 fn cost(command: &mut Command) -> Result<Cost> {
@@ -211,7 +243,7 @@ fn row(
     bytes: u64,
     engine: &str,
     served: &Served,
-    network: Option<&BTreeMap<String, String>>,
+    network: Option<&BTreeMap<PathBuf, String>>,
     made: &str,
 ) -> String {
     let megabytes = bytes as f64 / 1e6;
@@ -234,8 +266,8 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_served_has_a_row_all_the_same() {
-        let answers = |labels: &[&str]| -> BTreeMap<String, String> {
-            labels.iter().enumerate().map(|(index, &label)| (index.to_string(), label.to_owned())).collect()
+        let answers = |labels: &[&str]| -> BTreeMap<PathBuf, String> {
+            labels.iter().enumerate().map(|(index, &label)| (index.to_string().into(), label.to_owned())).collect()
         };
         let measured = Measured {
             correct: 3,
