@@ -3,7 +3,7 @@ use std::{io, path::PathBuf};
 use models::{DecodeError, NetworkError, PreprocessError, RunFolderError};
 use runtime::RuntimeError;
 
-use crate::{ExportReport, ForeignReport, GateFailure, Scheme, Target};
+use crate::{ExportReport, ForeignReport, GateFailure};
 
 /// Why there is no ONNX file.
 #[derive(Debug, thiserror::Error)]
@@ -85,17 +85,6 @@ pub enum ExportError {
     /// Verification was asked to look at nothing.
     #[error("the file cannot be verified with no pictures; use --verify-pictures 1 or more")]
     NoVerificationPictures,
-    /// The engine that the file is for lacks the operators of its scheme.
-    #[error(
-        "--quantize {scheme} needs an operator that only ONNX Runtime has on a CPU, found --target {target}; use --target \
-         ort-cpu, or --quantize weight-only-dense, which every engine computes"
-    )]
-    SchemeTarget {
-        /// The scheme.
-        scheme: Scheme,
-        /// The engine.
-        target: Target,
-    },
     /// No scheme changes anything.
     #[error("no layer of the network can be quantized; export it without --quantize")]
     NothingToQuantize,

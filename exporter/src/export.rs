@@ -43,9 +43,6 @@ pub fn export_with_progress(
 ) -> Result<ExportReport, ExportError> {
     let start = Instant::now();
     Draft::check_folder(&options.output)?;
-    if let Some(scheme) = options.quantize.filter(|scheme| !scheme.suits(options.target)) {
-        return Err(ExportError::SchemeTarget { scheme, target: options.target });
-    }
     let source = Source::open(run, options)?;
     let inputs = source.verification_inputs(options)?;
     let calibration = source.calibration_inputs(options)?;
@@ -342,8 +339,9 @@ mod tests {
                 let options = ExportOptions { quantize: Some(scheme), max_drop: 0.2, ..options(folder.path()) };
                 let report = export(&run, &options).expect("an export");
                 assert!(report.held, "{report}");
+                let most = if scheme == Scheme::WeightOnlyDenseInt4 { 0.2 } else { 0.1 };
                 for engine in &report.verification.engines {
-                    assert!(engine.relative_difference < 0.1, "{scheme:?}: {report}");
+                    assert!(engine.relative_difference < most, "{scheme:?}: {report}");
                 }
                 assert_eq!(report.calibration.is_some(), scheme == Scheme::Int8);
                 let model = Model::builder().engine(EngineChoice::Tract).open(&report.file).expect("a model");
@@ -353,20 +351,20 @@ mod tests {
     }
 
     #[test]
-    fn weights_of_four_bits_are_for_onnxruntime_alone() {
+    fn weights_of_four_bits_serve_in_blocks_that_are_whole_and_that_are_not() {
         for (inputs, outputs) in [(5, 7), (64, 33)] {
             let folder = tempfile::tempdir().expect("a folder");
             let architecture = testing::architecture(false, Head::Dense(vec![inputs, outputs]));
             let run = testing::run(folder.path(), &testing::network(&architecture));
             let options =
                 ExportOptions { quantize: Some(Scheme::WeightOnlyDenseInt4), max_drop: 1.0, ..options(folder.path()) };
-            let error = export(&run, &options).expect_err("every engine").to_string();
-            assert!(error.contains("--target generic") && error.contains("--target ort-cpu"), "{error}");
-            let report = export(&run, &ExportOptions { target: Target::OrtCpu, ..options }).expect("an export");
-            let engine = &report.verification.engines[0];
-            assert!(engine.relative_difference > 0.0 && engine.relative_difference < 0.2, "{report}");
-            let arithmetic = engine.arithmetic.expect("looked at");
-            assert_eq!((arithmetic.fp32, report.weight_bits), (arithmetic.total(), Some(4)), "{report}");
+            let report = export(&run, &options).expect("an export");
+            assert!(report.verification.engines.len() >= 2, "{report}");
+            for engine in &report.verification.engines {
+                assert!(engine.relative_difference > 0.0 && engine.relative_difference < 0.2, "{report}");
+                let arithmetic = engine.arithmetic.expect("looked at");
+                assert_eq!((arithmetic.fp32, report.weight_bits), (arithmetic.total(), Some(4)), "{report}");
+            }
             let precision = |layer: &LayerReport| layer.precision == LayerPrecision::Int4Weights;
             assert_eq!(report.layers.iter().filter(|layer| precision(layer)).count(), 3);
         }

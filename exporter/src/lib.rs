@@ -67,6 +67,7 @@ pub use scheme::{
     Calibration, Granularity, IntegerFormat, IntegerTypes, Operators, Preference, Refinement, Scheme, WeightBits,
 };
 pub use slimming::{
+    factorisation::FactorisedLayer,
     report::{SlimmedLayer, SlimmingReport, SlimmingStep},
     strength::{Slimming, SlimmingError},
 };

@@ -3,8 +3,6 @@ use std::fmt;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use crate::Target;
-
 /// A way to make the numbers of a network smaller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -19,7 +17,7 @@ pub enum Scheme {
     WeightOnlyDense,
     /// Weights of dense layers in 8 bits, of convolutions in 16, computed with in f32.
     WeightOnlyDenseFp16,
-    /// Weights of dense layers in 4 bits, in blocks, computed with in f32; for ONNX Runtime on a CPU alone.
+    /// Weights of dense layers in 4 bits, in blocks, computed with in f32.
     WeightOnlyDenseInt4,
     /// Weights stored in 16 bits, computed with in f32.
     Fp16,
@@ -28,21 +26,16 @@ pub enum Scheme {
 }
 
 impl Scheme {
-    /// All that every engine computes.
-    pub const CANDIDATES: [Self; 6] =
-        [Self::Int8, Self::WeightOnly, Self::WeightOnlyDenseFp16, Self::Dynamic, Self::WeightOnlyDense, Self::Fp16];
-
-    /// All that [`Auto`](Self::Auto) tries for an engine.
-    pub fn candidates(target: Target) -> impl Iterator<Item = Self> {
-        Self::CANDIDATES
-            .into_iter()
-            .chain(std::iter::once(Self::WeightOnlyDenseInt4).filter(move |one| one.suits(target)))
-    }
-
-    /// Whether an engine has the operators for it.
-    pub(crate) fn suits(self, target: Target) -> bool {
-        self != Self::WeightOnlyDenseInt4 || target == Target::OrtCpu
-    }
+    /// All that [`Auto`](Self::Auto) tries.
+    pub const CANDIDATES: [Self; 7] = [
+        Self::Int8,
+        Self::WeightOnly,
+        Self::WeightOnlyDenseFp16,
+        Self::Dynamic,
+        Self::WeightOnlyDense,
+        Self::WeightOnlyDenseInt4,
+        Self::Fp16,
+    ];
 
     /// How many bits of a weight are used, where weights are integers.
     pub(crate) fn weight_bits(self, format: IntegerFormat) -> Option<u8> {

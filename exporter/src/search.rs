@@ -69,7 +69,7 @@ impl<'a> Search<'a> {
         let mut best = (prefer == Preference::Speed && trained.held()).then_some(trained);
         let mut closest: Option<Trial> = None;
         let mut tried = vec![Plan::of(None, &self.network)];
-        for scheme in Scheme::candidates(self.workshop.options.target) {
+        for scheme in Scheme::CANDIDATES {
             let plan = Plan::of(Some(scheme), &self.network);
             if tried.contains(&plan) {
                 continue;

@@ -4,8 +4,10 @@
 //! [`observation`] is one pass through the network (the teacher) and says for each layer what the next one loses where
 //! only so many channels are kept. [`refit`] then goes through the layers once more, each behind the ones that are
 //! smaller already: it chooses channels ([`selection`]) and writes what the next layer took from all of them as a
-//! combination of the kept ones ([`least_squares`]), so that errors do not add up. [`strength`] finds how far to go.
+//! combination of the kept ones ([`least_squares`]), so that errors do not add up. [`factorisation`] makes two of a
+//! dense layer whose outputs differ in few directions. [`strength`] finds how far to go.
 
+pub(crate) mod factorisation;
 pub(crate) mod junction;
 pub(crate) mod least_squares;
 pub(crate) mod observation;

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use candle_onnx::onnx::ModelProto;
-use exporter::{ExportOptions, Granularity, IntegerFormat, IntegerTypes, Operators, Opset, Scheme, Target};
+use exporter::{ExportOptions, Granularity, IntegerFormat, IntegerTypes, Operators, Opset, Scheme};
 use models::Family;
 use prost::Message;
 use serde_json::json;
@@ -40,18 +40,16 @@ fn every_scheme_head_and_opset_passes() -> Result<()> {
     let size = ImageSize { height: 32, width: 35 };
     let gap = Config { head: HeadKind::Gap, batch_norm: true, image_size: size, ..slim.clone() };
     let dense = Config { dropout: 0.5, image_size: size, ..slim };
-    let schemes = || std::iter::once(None).chain(Scheme::candidates(Target::OrtCpu).map(Some));
+    let schemes = || std::iter::once(None).chain(Scheme::CANDIDATES.map(Some));
     let runs = [TemporaryRun::untrained(gap, 3)?, TemporaryRun::untrained(dense, 3)?];
     let mut files = Vec::new();
     for opset in [Opset::OLDEST, Opset::default(), Opset::NEWEST] {
         for run in &runs {
             for (number, quantize) in schemes().enumerate() {
                 let output = run.path(format!("{opset}-{number}.onnx"));
-                let all = Scheme::CANDIDATES.map(Some);
-                let target =
-                    if quantize.is_none() || all.contains(&quantize) { Target::Generic } else { Target::OrtCpu };
-                let options = ExportOptions { quantize, opset, target, max_drop: 1.0, ..ExportOptions::new(&output) };
-                exporter::export(run.run(), &ExportOptions { threads: 1, ..options })?;
+                let options =
+                    ExportOptions { quantize, opset, threads: 1, max_drop: 1.0, ..ExportOptions::new(&output) };
+                exporter::export(run.run(), &options)?;
                 files.push((output, opset));
             }
         }

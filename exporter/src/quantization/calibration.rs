@@ -327,7 +327,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        Granularity, IntegerFormat, IntegerTypes, Opset, Scheme, Target, folded::fold, graph::build,
+        Granularity, IntegerFormat, IntegerTypes, Opset, Scheme, folded::fold, graph::build,
         quantization::mixed::Mixed, testing,
     };
 
@@ -335,7 +335,7 @@ mod tests {
     /// network of six layers.
     const ROUNDING_TOLERANCE: f32 = 0.02;
 
-    /// The largest logit, and the largest difference between what an engine computes and what was simulated.
+    /// The largest logit, and the largest difference between what tract computes and what was simulated.
     fn compared(head: &Head, scheme: Scheme, options: &ExportOptions) -> (f32, f32) {
         let architecture = testing::architecture(true, head.clone());
         let tensors = testing::network(&architecture).tensors();
@@ -355,8 +355,7 @@ mod tests {
         let file = build(&architecture, steps, Opset::default(), &mut precision).expect("a graph");
         let disk = tempfile::NamedTempFile::new().expect("a file");
         file.write(disk.as_file()).expect("written");
-        let engine = if scheme.suits(Target::Tract) { EngineChoice::Tract } else { EngineChoice::Ort };
-        let model = Model::builder().engine(engine).threads(1).preprocess(preprocess);
+        let model = Model::builder().engine(EngineChoice::Tract).threads(1).preprocess(preprocess);
         let model = model.open(disk.path()).expect("a model");
         let found = model.logits(&inputs.load(0..8).expect("noise"), 8).expect("logits");
         let largest = simulated.iter().fold(0f32, |largest, logit| largest.max(logit.abs()));
@@ -372,7 +371,7 @@ mod tests {
         for integers in [IntegerFormat::default(), per_tensor, signed, unsigned] {
             let options = ExportOptions { integers, ..ExportOptions::new("unused.onnx") };
             for head in [Head::GlobalAveragePool, Head::Dense(vec![6])] {
-                for scheme in Scheme::candidates(Target::OrtCpu) {
+                for scheme in Scheme::CANDIDATES {
                     let (largest, difference) = compared(&head, scheme, &options);
                     assert!(
                         difference <= ROUNDING_TOLERANCE * largest,

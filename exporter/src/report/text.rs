@@ -5,7 +5,9 @@ use std::fmt;
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::{EngineVerification, ExportReport, TrialReport, Verification};
-use crate::{CalibrationReport, ForeignReport, LayerPrecision, RefinementReport, Scheme, SlimmingReport};
+use crate::{
+    CalibrationReport, FactorisedLayer, ForeignReport, LayerPrecision, RefinementReport, Scheme, SlimmingReport,
+};
 
 impl fmt::Display for ExportReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -120,7 +122,15 @@ fn write_slimming(formatter: &mut fmt::Formatter<'_>, slimming: &SlimmingReport)
             format!("{:.2} %", 100.0 * layer.lost),
         ]);
     }
-    writeln!(formatter, "{table}")
+    writeln!(formatter, "{table}")?;
+    for FactorisedLayer { layer, inputs, outputs, features, lost } in &slimming.factors {
+        writeln!(
+            formatter,
+            "{layer} in two: {inputs} inputs, {features} features, {outputs} outputs; {:.2} % of what it computes is lost",
+            100.0 * lost
+        )?;
+    }
+    Ok(())
 }
 
 fn write_calibration(formatter: &mut fmt::Formatter<'_>, calibration: &CalibrationReport) -> fmt::Result {

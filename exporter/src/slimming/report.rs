@@ -1,5 +1,7 @@
 use serde::Serialize;
 
+use crate::FactorisedLayer;
+
 /// How a network was made smaller without training.
 #[derive(Clone, Debug, Serialize)]
 pub struct SlimmingReport {
@@ -21,6 +23,8 @@ pub struct SlimmingReport {
     pub steps: Vec<SlimmingStep>,
     /// Each layer whose channels could be removed, in the order of the network.
     pub layers: Vec<SlimmedLayer>,
+    /// Dense layers that became two.
+    pub factors: Vec<FactorisedLayer>,
 }
 
 impl SlimmingReport {

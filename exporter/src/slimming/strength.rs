@@ -10,6 +10,7 @@ use crate::{
     progress::advance,
     quantization::calibration::batch_size,
     slimming::{
+        factorisation::{Factorised, factorise},
         junction::with_widths,
         observation::{Observation, Observed, failed, pass},
         refit::{Refit, Refitted},
@@ -118,9 +119,16 @@ impl<'a> Slimmer<'a> {
         let refit = Refit { steps, observation, inputs, batch: *batch };
         let Refitted { steps, without, widths } = refit.run(&widths, progress)?;
         let architecture = with_widths(self.architecture, &widths);
-        let [removed, refitted] = self.logit_errors([&without, &steps], progress)?;
+        let narrow = architecture.parameters();
+        let Factorised { steps: factorised, architecture, layers: factors } =
+            factorise(steps.clone(), &architecture, inputs, *batch, price, progress)?;
         let parameters = architecture.parameters();
-        let step = |step, logit_error| SlimmingStep { step, parameters, logit_error };
+        let errors = self.logit_errors(&[&without, &steps, &factorised], progress)?;
+        let mut done = vec![("channels removed", narrow), ("weights refitted", narrow)];
+        if !factors.is_empty() {
+            done.push(("dense layers factorised", parameters));
+        }
+        let step = |((step, parameters), logit_error)| SlimmingStep { step, parameters, logit_error };
         let report = SlimmingReport {
             ratio: self.architecture.parameters() as f64 / parameters as f64,
             price,
@@ -129,10 +137,11 @@ impl<'a> Slimmer<'a> {
             pictures: inputs.len(),
             data: inputs.description().to_owned(),
             compared_pictures: self.held_out.len(),
-            steps: vec![step("channels removed", removed), step("weights refitted", refitted)],
+            steps: done.into_iter().zip(errors).map(step).collect(),
             layers: self.layers(&widths),
+            factors,
         };
-        Ok(Slimmed { steps, architecture, report })
+        Ok(Slimmed { steps: factorised, architecture, report })
     }
 
     fn layers(&self, widths: &[usize]) -> Vec<SlimmedLayer> {
@@ -151,12 +160,8 @@ impl<'a> Slimmer<'a> {
 
     /// The root-mean-square error of networks' logits on held-out pictures, relative to that of the teacher's own; none
     /// where no picture is held out.
-    fn logit_errors(
-        &self,
-        networks: [&[Step]; 2],
-        progress: &mut dyn Progress,
-    ) -> Result<[Option<f64>; 2], ExportError> {
-        let (mut own, mut wrong) = (0.0, [0.0; 2]);
+    fn logit_errors(&self, networks: &[&[Step]], progress: &mut dyn Progress) -> Result<Vec<Option<f64>>, ExportError> {
+        let (mut own, mut wrong) = (0.0, vec![0.0; networks.len()]);
         progress.start("comparing", self.held_out.len());
         for range in self.held_out.batches(self.batch) {
             let pictures = range.len();
@@ -173,7 +178,7 @@ impl<'a> Slimmer<'a> {
             compare().map_err(failed)?;
             advance(progress, pictures)?;
         }
-        Ok(wrong.map(|wrong| (own > 0.0).then(|| (wrong / own).sqrt())))
+        Ok(wrong.into_iter().map(|wrong| (own > 0.0).then(|| (wrong / own).sqrt())).collect())
     }
 }
 

@@ -31,7 +31,7 @@ const OURS: [(&str, &[&str]); 9] = [
     ("int8, weights of 8 bits", &["int8", "--weight-bits", "8"]),
     ("weight-only", &["weight-only"]),
     ("weight-only-dense-fp16", &["weight-only-dense-fp16"]),
-    ("weight-only-dense-int4", &["weight-only-dense-int4", "--target", "ort-cpu"]),
+    ("weight-only-dense-int4", &["weight-only-dense-int4"]),
     ("dynamic", &["dynamic"]),
     ("fp16", &["fp16"]),
 ];
