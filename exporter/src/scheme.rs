@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 pub enum Scheme {
     /// Weights and activations in 8 bits, calibrated on training pictures.
     Int8,
+    /// Convolutions as int8 has them; weights of dense layers in 4 bits, in blocks, computed with in f32.
+    Int8DenseInt4,
     /// Dense layers in 8 bits, their inputs quantized batch by batch; no calibration.
     Dynamic,
     /// Weights in 8 bits, computed with in f32.
@@ -27,8 +29,9 @@ pub enum Scheme {
 
 impl Scheme {
     /// All that [`Auto`](Self::Auto) tries.
-    pub const CANDIDATES: [Self; 7] = [
+    pub const CANDIDATES: [Self; 8] = [
         Self::Int8,
+        Self::Int8DenseInt4,
         Self::WeightOnly,
         Self::WeightOnlyDenseFp16,
         Self::Dynamic,
@@ -52,6 +55,7 @@ impl fmt::Display for Scheme {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.pad(match self {
             Self::Int8 => "int8",
+            Self::Int8DenseInt4 => "int8-dense-int4",
             Self::Dynamic => "dynamic",
             Self::WeightOnly => "weight-only",
             Self::WeightOnlyDense => "weight-only-dense",

@@ -181,14 +181,15 @@ impl Workshop<'_> {
             Granularity::Tensor => "per tensor",
         };
         let mut text = match scheme {
-            Scheme::Int8 => {
+            Scheme::Int8 | Scheme::Int8DenseInt4 => {
                 let operators = match format.operators {
                     Operators::Qdq => "QDQ",
                     Operators::Qoperator => "QOperator",
                 };
                 let calibration = prepared.calibration.as_ref();
                 let ranges = calibration.map(|seen| format!(", {}", describe_calibration(seen))).unwrap_or_default();
-                format!("int8 {operators}, weights {per} (±{largest}), activations per tensor{ranges}")
+                let dense = if scheme == Scheme::Int8 { "" } else { ", weights of dense layers int4 in blocks" };
+                format!("int8 {operators}, weights {per} (±{largest}){dense}, activations per tensor{ranges}")
             }
             Scheme::Dynamic => {
                 format!("dense layers int8 (±{largest}), inputs quantized dynamically; convolutions f32")

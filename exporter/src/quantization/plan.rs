@@ -45,12 +45,12 @@ impl LayerPrecision {
 
     fn of(scheme: Scheme, dense: bool) -> Self {
         match (scheme, dense) {
-            (Scheme::Int8, _) => Self::Int8,
+            (Scheme::Int8, _) | (Scheme::Int8DenseInt4, false) => Self::Int8,
             (Scheme::Dynamic, true) => Self::DynamicInt8,
             (Scheme::WeightOnly, _) | (Scheme::WeightOnlyDense | Scheme::WeightOnlyDenseFp16, true) => {
                 Self::Int8Weights
             }
-            (Scheme::WeightOnlyDenseInt4, true) => Self::Int4Weights,
+            (Scheme::Int8DenseInt4 | Scheme::WeightOnlyDenseInt4, true) => Self::Int4Weights,
             (Scheme::Fp16, _) | (Scheme::WeightOnlyDenseFp16, false) => Self::Fp16,
             (Scheme::Dynamic | Scheme::WeightOnlyDense | Scheme::WeightOnlyDenseInt4, false) | (Scheme::Auto, _) => {
                 Self::Fp32

@@ -73,6 +73,7 @@ fn numbers(scheme: Option<Scheme>) -> &'static str {
     match scheme {
         None | Some(Scheme::Auto) => "fp32",
         Some(Scheme::Int8) => "int8",
+        Some(Scheme::Int8DenseInt4) => "int8, int4 weights of dense layers",
         Some(Scheme::Dynamic) => "int8 (dynamic, dense layers)",
         Some(Scheme::WeightOnly) => "int8 weights",
         Some(Scheme::WeightOnlyDense) => "int8 weights of dense layers",

@@ -21,7 +21,7 @@ const QUANTIZERS: Peer =
 const SLIM: [&str; 8] = ["--image-size", "64", "--width", "0.25", "--head", "gap", "--epochs", "15"];
 
 /// What our exporter is asked for; every file is wanted as it comes, whatever it loses.
-const OURS: [(&str, &[&str]); 9] = [
+const OURS: [(&str, &[&str]); 10] = [
     ("int8", &["int8"]),
     (
         "int8, min-max, nothing refined",
@@ -29,6 +29,7 @@ const OURS: [(&str, &[&str]); 9] = [
     ),
     ("int8, QOperator", &["int8", "--operators", "qoperator"]),
     ("int8, weights of 8 bits", &["int8", "--weight-bits", "8"]),
+    ("int8, dense layers int4", &["int8-dense-int4"]),
     ("weight-only", &["weight-only"]),
     ("weight-only-dense-fp16", &["weight-only-dense-fp16"]),
     ("weight-only-dense-int4", &["weight-only-dense-int4"]),
