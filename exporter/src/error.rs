@@ -51,12 +51,6 @@ pub enum ExportError {
         /// The tensor or layer.
         name: String,
     },
-    /// A weight that f16 cannot hold.
-    #[error("'{name}' has a weight beyond 65,504, the largest f16; quantize with int8 instead")]
-    OutsideHalf {
-        /// The tensor.
-        name: String,
-    },
     /// No range is known for a layer.
     #[error("the activations of '{name}' were not calibrated")]
     NotCalibrated {

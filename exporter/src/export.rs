@@ -489,19 +489,21 @@ mod tests {
     }
 
     #[test]
-    fn auto_leaves_out_what_f16_cannot_hold() {
+    fn what_f16_cannot_hold_stays_in_f32() {
         let folder = tempfile::tempdir().expect("a folder");
         let run = testing::run(folder.path(), &network_that_int8_ruins());
         let options = ExportOptions {
-            quantize: Some(Scheme::Auto),
+            quantize: Some(Scheme::Fp16),
             verify_on: VerifyOn::Noise,
             verify_pictures: 8,
-            max_drop: 1.0,
-            target: Target::Tract,
+            max_drop: 0.0,
             ..options(folder.path())
         };
         let report = export(&run, &options).expect("an export");
-        assert!(report.held && report.trials.iter().all(|trial| trial.scheme != Some(Scheme::Fp16)), "{report}");
+        let precisions: Vec<_> = report.layers.iter().map(|layer| layer.precision).collect();
+        let (last, before) = precisions.split_last().expect("layers");
+        assert_eq!((*last, before), (LayerPrecision::Fp32, &[LayerPrecision::Fp16; 3][..]), "{report}");
+        assert!(report.to_string().contains("predictions"), "{report}");
     }
 
     #[test]

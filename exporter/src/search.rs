@@ -68,23 +68,16 @@ impl<'a> Search<'a> {
         // Where speed counts, the network as trained may be the best.
         let mut best = (prefer == Preference::Speed && trained.held()).then_some(trained);
         let mut closest: Option<Trial> = None;
-        let mut tried = vec![Plan::of(None, &self.network)];
+        let mut tried = Vec::new();
         for scheme in Scheme::CANDIDATES {
             let plan = Plan::of(Some(scheme), &self.network);
-            if tried.contains(&plan) {
+            if plan.is_fp32() || tried.contains(&plan) {
                 continue;
             }
             tried.push(plan);
             let better = |trial: &Trial| best.as_ref().is_none_or(|best| is_better(prefer, trial, best));
             let sensitivities = std::mem::take(&mut self.sensitivities);
-            let trial = match self.fit(scheme, &better, progress) {
-                // A network that f16 cannot hold has no such file.
-                Err(ExportError::OutsideHalf { .. }) => {
-                    self.sensitivities = sensitivities;
-                    continue;
-                }
-                fitted => fitted?,
-            };
+            let trial = self.fit(scheme, &better, progress)?;
             if trial.held() && better(&trial) {
                 best = Some(trial);
                 continue;
@@ -106,6 +99,9 @@ impl<'a> Search<'a> {
         progress: &mut dyn Progress,
     ) -> Result<Trial, ExportError> {
         let mut plan = Plan::of(Some(scheme), &self.network);
+        if plan.is_fp32() {
+            return Err(ExportError::NothingToQuantize);
+        }
         let prepared = self.calibrator().prepare(&self.network, &plan, progress)?;
         let mut best = self.attempt(Some(scheme), &plan, &prepared, progress)?;
         if best.held() || !worth(&best) || self.workshop.options.fp32_layers == Some(0) {

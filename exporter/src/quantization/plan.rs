@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::{
     Scheme,
     folded::{Operation, Step},
+    quantization::fp16::Fp16,
 };
 
 /// How the numbers of one layer are stored, and what it computes with.
@@ -74,7 +75,8 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// What a scheme makes of a network; everything f32 where there is none.
+    /// What a scheme makes of a network; everything f32 where there is none. Layers that f16 cannot hold are back in f32
+    /// from the beginning.
     pub(crate) fn of(scheme: Option<Scheme>, steps: &[Step]) -> Self {
         let precision = |dense| scheme.map_or(LayerPrecision::Fp32, |scheme| LayerPrecision::of(scheme, dense));
         let layer = |step: &Step| match step.operation {
@@ -82,7 +84,12 @@ impl Plan {
             Operation::Dense { .. } => Some((step.name.clone(), precision(true))),
             Operation::MaxPool | Operation::GlobalAveragePool { .. } | Operation::Flatten => None,
         };
-        Self { layers: steps.iter().filter_map(layer).collect(), reverted: Vec::new() }
+        let mut plan = Self { layers: steps.iter().filter_map(layer).collect(), reverted: Vec::new() };
+        let halves = steps.iter().filter(|step| plan.precision(&step.name) == LayerPrecision::Fp16);
+        let outside = halves.filter(|step| step.affine().is_some_and(|affine| !Fp16::holds(&affine.weight)));
+        let outside: Vec<_> = outside.map(|step| step.name.clone()).collect();
+        outside.iter().for_each(|layer| plan.revert(layer));
+        plan
     }
 
     /// Names and precisions.

@@ -25,7 +25,7 @@ impl fmt::Display for ExportReport {
         let reverted = self.trials.iter().find(|trial| trial.chosen).map_or(0, |trial| trial.fp32_layers.len());
         if reverted > 0 {
             let names: Vec<_> = back.iter().map(|layer| layer.layer.as_str()).collect();
-            writeln!(formatter, "in fp32, so that the budget holds: {}", names.join(", "))?;
+            writeln!(formatter, "in fp32, so that the budget holds and numbers fit: {}", names.join(", "))?;
         }
         if self.trials.len() > 1 {
             writeln!(formatter, "{} files were tried for {}", self.trials.len(), self.target)?;
