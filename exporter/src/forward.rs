@@ -56,6 +56,20 @@ pub(crate) fn forward_through(
     Ok(value)
 }
 
-fn vector(values: &[f32]) -> Result<Tensor> {
+/// What a layer with weights computes before ReLU.
+pub(crate) fn sums(step: &Step, value: &Tensor) -> Result<Tensor> {
+    match &step.operation {
+        Operation::Convolution(Affine { weight, bias }) => {
+            ops::conv3x3(value, weight, &vector(bias)?, Activation::Identity)
+        }
+        Operation::Dense { affine: Affine { weight, bias }, .. } => {
+            ops::dense(value, weight, &vector(bias)?, Activation::Identity)
+        }
+        Operation::MaxPool | Operation::GlobalAveragePool { .. } | Operation::Flatten => Ok(value.clone()),
+    }
+}
+
+/// A bias as a tensor.
+pub(crate) fn vector(values: &[f32]) -> Result<Tensor> {
     Tensor::from_slice(values, values.len(), &Device::Cpu)
 }

@@ -136,16 +136,16 @@ impl Bars {
 }
 
 impl Progress for Bars {
-    fn start(&mut self, stage: &str, pictures: usize) {
+    fn start(&mut self, stage: &str, total: usize) {
         self.finish();
-        let bar = ProgressBar::new(pictures as u64).with_message(stage.to_owned());
+        let bar = ProgressBar::new(total as u64).with_message(stage.to_owned());
         let style = ProgressStyle::with_template("{msg:>20} {wide_bar} {pos}/{len}  {per_sec:>9}  {eta} left");
         self.bar = Some(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())));
     }
 
-    fn advance(&mut self, pictures: usize) -> ControlFlow<()> {
+    fn advance(&mut self, done: usize) -> ControlFlow<()> {
         if let Some(bar) = &self.bar {
-            bar.inc(pictures as u64);
+            bar.inc(done as u64);
             if !self.interactive && self.spoke.elapsed() >= LINE_EVERY {
                 self.spoke = Instant::now();
                 let (done, all, left) = (bar.position(), bar.length().unwrap_or(0), HumanDuration(bar.eta()));

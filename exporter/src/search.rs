@@ -50,7 +50,13 @@ impl<'a> Search<'a> {
                 self.attempt(None, &plan, &prepared, progress)?
             }
             Some(Scheme::Auto) => self.best_of_all(progress)?,
-            Some(scheme) => self.fit(scheme, &|_| true, progress)?,
+            Some(scheme) => {
+                let plan = Plan::of(Some(scheme), &self.network);
+                if plan.is_fp32() {
+                    return Err(ExportError::NothingToQuantize);
+                }
+                self.fit(scheme, plan, &|_| true, progress)?
+            }
         };
         let Self { mut trials, sensitivities, .. } = self;
         let reverted = trial.plan.reverted();
@@ -74,10 +80,10 @@ impl<'a> Search<'a> {
             if plan.is_fp32() || tried.contains(&plan) {
                 continue;
             }
-            tried.push(plan);
+            tried.push(plan.clone());
             let better = |trial: &Trial| best.as_ref().is_none_or(|best| is_better(prefer, trial, best));
             let sensitivities = std::mem::take(&mut self.sensitivities);
-            let trial = self.fit(scheme, &better, progress)?;
+            let trial = self.fit(scheme, plan, &better, progress)?;
             if trial.held() && better(&trial) {
                 best = Some(trial);
                 continue;
@@ -95,13 +101,10 @@ impl<'a> Search<'a> {
     fn fit(
         &mut self,
         scheme: Scheme,
+        mut plan: Plan,
         worth: &dyn Fn(&Trial) -> bool,
         progress: &mut dyn Progress,
     ) -> Result<Trial, ExportError> {
-        let mut plan = Plan::of(Some(scheme), &self.network);
-        if plan.is_fp32() {
-            return Err(ExportError::NothingToQuantize);
-        }
         let prepared = self.calibrator().prepare(&self.network, &plan, progress)?;
         let mut best = self.attempt(Some(scheme), &plan, &prepared, progress)?;
         if best.held() || !worth(&best) || self.workshop.options.fp32_layers == Some(0) {

@@ -1,9 +1,10 @@
 use candle_core::{Device, Result, Tensor};
-use models::ops::{self, Activation};
+use models::ops;
 
 use crate::{
     ExportError,
     folded::{Affine, Operation, Step},
+    forward::sums,
     graph::INPUT,
     quantization::{
         plan::{LayerPrecision, Plan},
@@ -61,16 +62,6 @@ fn walk(
         rounded = simulation.activation(&step.name, next, true, found.relu()?)?;
     }
     Ok(corrected)
-}
-
-/// What a layer with weights computes before ReLU.
-fn sums(step: &Step, value: &Tensor) -> Result<Tensor> {
-    let bias = |affine: &Affine| Tensor::from_slice(&affine.bias, affine.bias.len(), &Device::Cpu);
-    match &step.operation {
-        Operation::Convolution(affine) => ops::conv3x3(value, &affine.weight, &bias(affine)?, Activation::Identity),
-        Operation::Dense { affine, .. } => ops::dense(value, &affine.weight, &bias(affine)?, Activation::Identity),
-        Operation::MaxPool | Operation::GlobalAveragePool { .. } | Operation::Flatten => Ok(value.clone()),
-    }
 }
 
 fn pooled(step: &Step, value: Tensor) -> Result<Tensor> {

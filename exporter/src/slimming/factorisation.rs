@@ -61,7 +61,9 @@ pub(crate) fn factorise(
     progress: &mut dyn Progress,
 ) -> std::result::Result<Factorised, ExportError> {
     let mut architecture = architecture.clone();
-    let (Head::Dense(widths), Some(first)) = (&mut architecture.head, steps.iter().position(is_hidden)) else {
+    let hidden = steps.iter().position(is_hidden);
+    let is_any_seen = steps.iter().any(|step| is_hidden(step) && is_seen(step, inputs.len()));
+    let (Head::Dense(widths), Some(first)) = (&mut architecture.head, hidden.filter(|_| is_any_seen)) else {
         return Ok(Factorised { steps, architecture, layers: Vec::new() });
     };
     widths.clear();
@@ -98,12 +100,17 @@ fn is_hidden(step: &Step) -> bool {
     matches!(step.operation, Operation::Dense { relu: true, .. })
 }
 
+/// Whether there are enough pictures to tell the directions of a layer's outputs.
+fn is_seen(step: &Step, pictures: usize) -> bool {
+    step.affine().is_some_and(|affine| pictures >= SAMPLES_PER_OUTPUT * affine.bias.len())
+}
+
 /// The factors of a layer that takes `value`, f32 `[pictures, inputs]`; nothing where the layer is worth its parameters.
 fn factors(step: &Step, value: &Tensor, price: f64) -> Result<Option<Factors>> {
     let Some(affine) = step.affine() else { return Ok(None) };
     let (pictures, inputs) = value.dims2()?;
     let outputs = affine.bias.len();
-    if pictures < SAMPLES_PER_OUTPUT * outputs {
+    if !is_seen(step, pictures) {
         return Ok(None);
     }
     let products = value.matmul(&affine.weight.t()?)?.to_dtype(DType::F64)?;

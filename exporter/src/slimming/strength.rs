@@ -123,12 +123,13 @@ impl<'a> Slimmer<'a> {
         let Factorised { steps: factorised, architecture, layers: factors } =
             factorise(steps.clone(), &architecture, inputs, *batch, price, progress)?;
         let parameters = architecture.parameters();
-        let errors = self.logit_errors(&[&without, &steps, &factorised], progress)?;
-        let mut done = vec![("channels removed", narrow), ("weights refitted", narrow)];
+        let mut done = vec![("channels removed", &without[..], narrow), ("weights refitted", &steps[..], narrow)];
         if !factors.is_empty() {
-            done.push(("dense layers factorised", parameters));
+            done.push(("dense layers factorised", &factorised[..], parameters));
         }
-        let step = |((step, parameters), logit_error)| SlimmingStep { step, parameters, logit_error };
+        let networks: Vec<_> = done.iter().map(|(_, network, _)| *network).collect();
+        let errors = self.logit_errors(&networks, progress)?;
+        let step = |((step, _, parameters), logit_error)| SlimmingStep { step, parameters, logit_error };
         let report = SlimmingReport {
             ratio: self.architecture.parameters() as f64 / parameters as f64,
             price,
@@ -137,7 +138,7 @@ impl<'a> Slimmer<'a> {
             pictures: inputs.len(),
             data: inputs.description().to_owned(),
             compared_pictures: self.held_out.len(),
-            steps: done.into_iter().zip(errors).map(step).collect(),
+            steps: done.iter().copied().zip(errors).map(step).collect(),
             layers: self.layers(&widths),
             factors,
         };

@@ -163,21 +163,14 @@ impl Peers<'_> {
         let pictures = split["pictures"].as_str().with_context(|| format!("{} names no pictures", path.display()))?;
         let folder = self.workspace.target.join("peers/quantization");
         fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-        let list = |side: &str| -> Result<PathBuf> {
+        let list = |side: &str| {
             let mut list = Command::new(self.workspace.program("trainer"));
-            let text = process::output(list.arg("split").arg(&run).args(["--side", side]))?;
-            let path = folder.join(format!("{side}.txt"));
-            fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-            Ok(path)
+            process::output(list.arg("split").arg(&run).args(["--side", side]))
         };
-        let training = list("training")?;
+        let training = folder.join("training.txt");
+        fs::write(&training, list("training")?).with_context(|| format!("cannot write {}", training.display()))?;
         let pictures = PathBuf::from(pictures);
-        let validation = list("validation")?;
-        let validation: BTreeSet<PathBuf> = fs::read_to_string(&validation)
-            .with_context(|| format!("cannot read {}", validation.display()))?
-            .lines()
-            .map(|line| pictures.join(line))
-            .collect();
+        let validation: BTreeSet<PathBuf> = list("validation")?.lines().map(|line| pictures.join(line)).collect();
         let float = folder.join("fp32.onnx");
         let mut export = Command::new(self.workspace.program("exporter"));
         process::run(export.arg(&run).arg("-o").arg(&float))?;
