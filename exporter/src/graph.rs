@@ -228,17 +228,14 @@ fn window(kernel: &[usize], strides: &[usize], pads: Option<&[usize]>) -> Vec<At
 }
 
 fn model(architecture: &Architecture, opset: Opset, graph: GraphBuilder) -> OnnxFile {
-    let mut opset_import = vec![OperatorSetIdProto { domain: String::new(), version: opset.version() }];
-    if graph.nodes.iter().any(|node| node.domain == MICROSOFT) {
-        opset_import.push(OperatorSetIdProto { domain: MICROSOFT.to_owned(), version: 1 });
-    }
-    let header = ModelProto {
+    let mut header = ModelProto {
         ir_version: opset.ir_version(),
-        opset_import,
+        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: opset.version() }],
         producer_name: env!("CARGO_PKG_NAME").to_owned(),
         producer_version: env!("CARGO_PKG_VERSION").to_owned(),
         ..ModelProto::default()
     };
+    import_microsoft(&mut header, &graph.nodes);
     let [channels, height, width] = architecture.input;
     let proto = GraphProto {
         name: architecture.name.clone(),
@@ -248,6 +245,14 @@ fn model(architecture: &Architecture, opset: Opset, graph: GraphBuilder) -> Onnx
         ..GraphProto::default()
     };
     OnnxFile { header, graph: proto, initializers: graph.initializers }
+}
+
+/// Says that a graph has operators of ONNX Runtime, where it does.
+pub(crate) fn import_microsoft(header: &mut ModelProto, nodes: &[NodeProto]) {
+    let imported = header.opset_import.iter().any(|import| import.domain == MICROSOFT);
+    if !imported && nodes.iter().any(|node| node.domain == MICROSOFT) {
+        header.opset_import.push(OperatorSetIdProto { domain: MICROSOFT.to_owned(), version: 1 });
+    }
 }
 
 /// An f32 value with the symbolic batch dimension in front of `dims`.

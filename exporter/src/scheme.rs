@@ -159,7 +159,7 @@ pub enum Operators {
     /// `QuantizeLinear` and `DequantizeLinear` around operators in f32, which engines fuse.
     #[default]
     Qdq,
-    /// `QLinearConv`, which takes and makes integers; dense layers, of which ONNX has no such form, as in QDQ.
+    /// `QLinearConv` and ONNX Runtime's `QGemm`, which take and make integers.
     Qoperator,
 }
 

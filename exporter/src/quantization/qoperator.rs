@@ -2,11 +2,14 @@ use std::collections::{HashMap, HashSet};
 
 use candle_onnx::onnx::NodeProto;
 
-use crate::onnx_file::OnnxFile;
+use crate::{
+    graph::{MICROSOFT, import_microsoft},
+    onnx_file::OnnxFile,
+};
 
-/// Puts operators on integers in the place of operators in f32 between quantize–dequantize pairs: `QLinearConv`, and
-/// max-pools and flattening of integers. Dense layers and averages stay as they are: ONNX has no form of them on
-/// integers, and engines fuse the pairs around them.
+/// Puts operators on integers in the place of operators in f32 between quantize–dequantize pairs: `QLinearConv`, `QGemm`
+/// (of ONNX Runtime's contributed operators, because ONNX's own have none), and max-pools and flattening of integers.
+/// Averages stay as they are: engines fuse the pairs around them.
 pub(crate) fn fuse(file: &mut OnnxFile) {
     let nodes = std::mem::take(&mut file.graph.node);
     let links = Links::of(&nodes);
@@ -18,6 +21,7 @@ pub(crate) fn fuse(file: &mut OnnxFile) {
         }
         let replacement = match node.op_type.as_str() {
             "Conv" => links.convolution(node, &mut gone),
+            "Gemm" => links.dense(node, &mut gone),
             "MaxPool" | "Flatten" => links.reshaping(node, &mut gone),
             _ => None,
         };
@@ -27,6 +31,7 @@ pub(crate) fn fuse(file: &mut OnnxFile) {
     file.graph.node = taken_nodes(fused, output);
     let used: HashSet<&String> = file.graph.node.iter().flat_map(|node| &node.input).collect();
     file.initializers.retain(|constant| used.contains(&constant.name));
+    import_microsoft(&mut file.header, &file.graph.node);
 }
 
 /// Without the nodes that nobody takes anything from.
@@ -80,24 +85,44 @@ impl<'a> Links<'a> {
         }
     }
 
-    /// `QLinearConv`; a ReLU between convolution and quantizer goes, as nothing below 0 is on the quantizer's grid.
-    fn convolution(&self, node: &NodeProto, gone: &mut HashSet<usize>) -> Option<NodeProto> {
+    /// What a layer takes: a value and weights as integers, scale and zero point, and a bias as integers.
+    fn affine(&self, node: &NodeProto) -> Option<(&'a [String], &'a [String], &'a String)> {
         let [value, weight, bias] = node.input.as_slice() else { return None };
-        let (value, weight) = (self.dequantized(value)?, self.dequantized(weight)?);
-        let bias = self.dequantized(bias)?.first()?;
+        Some((self.dequantized(value)?, self.dequantized(weight)?, self.dequantized(bias)?.first()?))
+    }
+
+    /// The quantizer behind a layer, and the nodes that an operator on integers replaces: the quantizer, and a ReLU before
+    /// it, as nothing below 0 is on the quantizer's grid.
+    fn quantizer(&self, node: &NodeProto) -> Option<(&'a NodeProto, Vec<usize>)> {
         let (mut index, mut quantize) = self.next(node)?;
         let relu = (quantize.op_type == "Relu").then_some(index);
         if relu.is_some() {
             (index, quantize) = self.next(quantize)?;
         }
-        let [_, scale, zero_point] = quantize.input.as_slice() else { return None };
-        if quantize.op_type != "QuantizeLinear" {
-            return None;
-        }
-        gone.extend(relu.into_iter().chain([index]));
-        let input = [value, weight, &[scale.clone(), zero_point.clone(), bias.clone()]].concat();
+        (quantize.op_type == "QuantizeLinear").then(|| (quantize, relu.into_iter().chain([index]).collect()))
+    }
+
+    /// `QLinearConv`.
+    fn convolution(&self, node: &NodeProto, gone: &mut HashSet<usize>) -> Option<NodeProto> {
+        let (value, weight, bias) = self.affine(node)?;
+        let (quantize, replaced) = self.quantizer(node)?;
+        gone.extend(replaced);
+        let input = [value, weight, &quantize.input[1..], std::slice::from_ref(bias)].concat();
         let output = quantize.output.clone();
         Some(NodeProto { op_type: "QLinearConv".to_owned(), input, output, ..node.clone() })
+    }
+
+    /// `QGemm`, which makes f32 where no quantizer follows.
+    fn dense(&self, node: &NodeProto, gone: &mut HashSet<usize>) -> Option<NodeProto> {
+        let (value, weight, bias) = self.affine(node)?;
+        let (grid, output, replaced) = match self.quantizer(node) {
+            Some((quantize, replaced)) => (&quantize.input[1..], &quantize.output, replaced),
+            None => (&[][..], &node.output, Vec::new()),
+        };
+        gone.extend(replaced);
+        let input = [value, weight, std::slice::from_ref(bias), grid].concat();
+        let (domain, op_type, output) = (MICROSOFT.to_owned(), "QGemm".to_owned(), output.clone());
+        Some(NodeProto { domain, op_type, input, output, ..node.clone() })
     }
 
     /// The same operator on integers, between a dequantizer and a quantizer to the same grid.
@@ -127,7 +152,7 @@ mod tests {
     };
 
     #[test]
-    fn convolutions_and_what_moves_values_take_integers() {
+    fn layers_and_what_moves_values_take_integers() {
         let architecture = testing::architecture(true, Head::Dense(vec![5]));
         let tensors = testing::network(&architecture).tensors();
         let steps = fold(&architecture, tensors, BATCH_NORM_EPSILON.into()).expect("finite weights");
@@ -146,10 +171,14 @@ mod tests {
             ("QLinearConv", "block2_conv1"),
             ("MaxPool", "block2_pool"),
             ("Flatten", "flatten"),
+            ("QGemm", "fc1"),
+            ("QGemm", "predictions"),
         ];
-        assert_eq!(nodes[..7], expected);
-        let rest: HashSet<_> = nodes[7..].iter().map(|node| node.0).collect();
-        assert_eq!(rest, HashSet::from(["DequantizeLinear", "Gemm", "Relu", "QuantizeLinear"]));
+        assert_eq!(nodes, expected);
+        let dense: Vec<_> = file.graph.node.iter().filter(|node| node.op_type == "QGemm").collect();
+        let counts: Vec<_> = dense.iter().map(|node| (node.input.len(), node.domain.as_str())).collect();
+        assert_eq!(counts, [(9, MICROSOFT), (7, MICROSOFT)], "the last one makes floats");
+        assert!(file.header.opset_import.iter().any(|import| import.domain == MICROSOFT));
         let used: HashSet<_> = file.graph.node.iter().flat_map(|node| &node.input).collect();
         assert!(file.initializers.iter().all(|constant| used.contains(&constant.name)), "a constant for nobody");
     }
