@@ -13,6 +13,21 @@ use serde::{
     de::{IntoDeserializer, value::StrDeserializer},
 };
 
+/// What only the network of a run can have.
+const OF_RUNS: [&str; 11] = [
+    "quantize",
+    "slim",
+    "weights",
+    "opset",
+    "pictures",
+    "trials",
+    "operators",
+    "calibration",
+    "bias_correction",
+    "equalization",
+    "rounding",
+];
+
 /// Write the network of a run as ONNX, and verify the file.
 ///
 /// The file is compared with the network in tract, in ONNX Runtime where its library is found, and, unless it has
@@ -68,7 +83,7 @@ pub(crate) struct Args {
 
     /// Quantize an ONNX file of any project to static int8: a folder of pictures for each of its classes, of which half
     /// calibrate and half verify
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["quantize", "slim", "weights", "opset", "pictures", "trials"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = OF_RUNS)]
     calibrate: Option<PathBuf>,
 
     /// With --calibrate: the preprocessing of a file that does not say it: rescaling, torchvision or keras-imagenet
@@ -141,7 +156,7 @@ struct Int8 {
     #[arg(long, value_enum, default_value_t)]
     operators: Operators,
 
-    /// Training pictures that static int8 is calibrated on, evenly from all classes
+    /// Training pictures that static int8 is calibrated on and weights are rounded on, evenly from all classes
     #[arg(long, default_value_t = 128, value_name = "N")]
     calibration_pictures: usize,
 

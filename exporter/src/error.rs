@@ -79,6 +79,26 @@ pub enum ExportError {
     /// Verification was asked to look at nothing.
     #[error("the file cannot be verified with no pictures; use --verify-pictures 1 or more")]
     NoVerificationPictures,
+    /// A refinement was asked for that the scheme has no use for.
+    #[error("{flag} on has no use for {scheme}; expected {expected}, or leave {flag} out")]
+    Refinement {
+        /// The refinement.
+        flag: &'static str,
+        /// What was asked for.
+        scheme: String,
+        /// Where it would be of use.
+        expected: &'static str,
+    },
+    /// There is no layer whose weights can be rounded together.
+    #[error(
+        "--rounding on finds no layer to round: it takes more than 16 pictures of the training side (found {pictures}; \
+         --calibration-pictures, --pictures), and of a layer as many outputs in the others as a row has weights, 4608 at \
+         most; leave it out, or show it more pictures"
+    )]
+    NothingToRound {
+        /// Pictures that it could look at.
+        pictures: usize,
+    },
     /// No scheme changes anything.
     #[error("no layer of the network can be quantized; export it without --quantize")]
     NothingToQuantize,

@@ -42,6 +42,7 @@ pub fn export_with_progress(
     progress: &mut dyn Progress,
 ) -> Result<ExportReport, ExportError> {
     let start = Instant::now();
+    options.check()?;
     Draft::check_folder(&options.output)?;
     let source = Source::open(run, options)?;
     let inputs = source.verification_inputs(options)?;
@@ -373,6 +374,7 @@ mod tests {
                 assert!(arithmetic.unknown == 0 && (!has_integers || !is_float), "{report}");
                 assert!(scheme == Scheme::Int8DenseInt4 || is_float, "{report}");
             }
+            assert!(scheme == Scheme::Int8DenseInt4 || report.weight_bits == Some(4), "{report}");
             let precision = |layer: &LayerReport| layer.precision == LayerPrecision::Int4Weights;
             assert_eq!(report.layers.iter().filter(|layer| precision(layer)).count(), 3);
         }
@@ -503,7 +505,35 @@ mod tests {
         let precisions: Vec<_> = report.layers.iter().map(|layer| layer.precision).collect();
         let (last, before) = precisions.split_last().expect("layers");
         assert_eq!((*last, before), (LayerPrecision::Fp32, &[LayerPrecision::Fp16; 3][..]), "{report}");
-        assert!(report.to_string().contains("predictions"), "{report}");
+        assert!(report.held && report.to_string().contains("predictions"), "{report}");
+
+        let auto = ExportOptions { quantize: Some(Scheme::Auto), max_drop: 1.0, target: Target::Tract, ..options };
+        let report = export(&run, &auto).expect("an export");
+        let half = report.trials.iter().find(|trial| trial.scheme == Some(Scheme::Fp16)).expect("a trial of fp16");
+        assert!(report.held && half.fp32_layers == ["predictions"], "{report}");
+    }
+
+    #[test]
+    fn a_refinement_that_would_change_nothing_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let run = testing::run(folder.path(), &testing::network(&architectures()[0]));
+        let with = |quantize, change: fn(&mut ExportOptions)| {
+            let mut options = ExportOptions { quantize, ..options(folder.path()) };
+            change(&mut options);
+            export(&run, &options).expect_err("no use").to_string()
+        };
+        let rounding = |options: &mut ExportOptions| options.rounding = Refinement::On;
+        let equalization = |options: &mut ExportOptions| options.equalization = Refinement::On;
+        for (found, expected) in [
+            (with(None, rounding), "--rounding on has no use for a file that is not quantized"),
+            (with(Some(Scheme::Fp16), rounding), "--rounding on has no use for fp16"),
+            (with(Some(Scheme::WeightOnly), equalization), "--equalization on has no use for weight-only"),
+        ] {
+            assert!(found.starts_with(expected) && found.contains("--quantize int8"), "{found}");
+        }
+        let few = |options: &mut ExportOptions| (options.rounding, options.calibration_pictures) = (Refinement::On, 16);
+        assert!(with(Some(Scheme::Int8), few).contains("found 16"));
+        assert!(left_over(folder.path()).is_empty());
     }
 
     #[test]

@@ -3,7 +3,7 @@ use std::{fmt, path::PathBuf, str::FromStr};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use crate::{Calibration, IntegerFormat, Preference, Refinement, Scheme, Slimming};
+use crate::{Calibration, ExportError, IntegerFormat, Preference, Refinement, Scheme, Slimming};
 
 /// What an export is to be.
 #[derive(Clone, Debug)]
@@ -81,6 +81,28 @@ impl ExportOptions {
             max_drop: 0.02,
             min_agreement: None,
             threads: 0,
+        }
+    }
+
+    /// Refuses what was asked for and would change nothing.
+    pub(crate) fn check(&self) -> Result<(), ExportError> {
+        let is_static = matches!(self.quantize, Some(Scheme::Int8 | Scheme::Int8DenseInt4 | Scheme::Auto));
+        let has_int8_weights = !matches!(self.quantize, None | Some(Scheme::Fp16 | Scheme::WeightOnlyDenseInt4));
+        let (statically, weights) =
+            ("static int8 (--quantize int8)", "a scheme with weights of 8 bits (--quantize int8)");
+        let refinements = [
+            ("--equalization", self.equalization, is_static, statically),
+            ("--bias-correction", self.bias_correction, is_static, statically),
+            ("--rounding", self.rounding, has_int8_weights, weights),
+        ];
+        let asked = |(_, choice, _, _): &&(_, Refinement, _, _)| *choice == Refinement::On;
+        match refinements.iter().filter(asked).find(|(_, _, is_of_use, _)| !is_of_use) {
+            None => Ok(()),
+            Some(&(flag, _, _, expected)) => {
+                let scheme =
+                    self.quantize.map_or("a file that is not quantized".to_owned(), |scheme| scheme.to_string());
+                Err(ExportError::Refinement { flag, scheme, expected })
+            }
         }
     }
 }

@@ -139,8 +139,7 @@ impl Inputs {
 
     /// Ranges of at most `size` that cover all of them.
     pub(crate) fn batches(&self, size: usize) -> impl Iterator<Item = Range<usize>> {
-        let len = self.len();
-        (0..len).step_by(size.max(1)).map(move |start| start..len.min(start + size.max(1)))
+        batches_of(self.len(), size)
     }
 
     fn noise_picture(&self, index: usize) -> Picture {
@@ -161,6 +160,12 @@ impl File {
         Picture::decode_for(&bytes, preprocess)
             .map_err(|source| ExportError::Decode { path: self.path.clone(), source })
     }
+}
+
+/// Ranges of at most `size` that cover the first `count`.
+pub(crate) fn batches_of(count: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
+    let size = size.max(1);
+    (0..count).step_by(size).map(move |start| start..count.min(start + size))
 }
 
 /// One picture of each class in turn, until there are enough or no more.

@@ -4,7 +4,7 @@ use models::Preprocess;
 use serde::Serialize;
 
 use crate::{
-    Calibration, ExportError, ExportOptions, Progress, Refinement,
+    Calibration, ExportError, ExportOptions, Progress, Refinement, Scheme,
     folded::Step,
     forward::forward,
     graph::INPUT,
@@ -184,10 +184,10 @@ impl Calibrator<'_> {
         let as_trained = Prepared::as_trained(network.to_vec());
         if plan.has(LayerPrecision::Int8) {
             self.calibrate(network, plan, progress)
-        } else if plan.is_float() {
-            Ok(as_trained)
+        } else if plan.has_int8_weights() {
+            self.rounded(as_trained, plan, None, progress)
         } else {
-            self.rounded(as_trained, plan, progress)
+            Ok(as_trained)
         }
     }
 
@@ -206,7 +206,8 @@ impl Calibrator<'_> {
             equalization = Some(report);
         }
         let Ranged { clipping, scales, logit_errors, error } = ranged;
-        let mut prepared = self.rounded(Prepared { scales, ..Prepared::as_trained(steps) }, plan, progress)?;
+        let mut prepared =
+            self.rounded(Prepared { scales, ..Prepared::as_trained(steps) }, plan, Some(error), progress)?;
         let bias_correction = match self.options.bias_correction {
             Refinement::Off => None,
             choice => {
@@ -229,25 +230,36 @@ impl Calibrator<'_> {
         Comparison { inputs: self.inputs, pictures, batch: self.batch }
     }
 
-    /// Rounds weights together, and measures whether that lessens the error in the logits. Random pixels say nothing of
-    /// what the layers take.
-    fn rounded(&self, prepared: Prepared, plan: &Plan, progress: &mut dyn Progress) -> Result<Prepared, ExportError> {
+    /// Rounds weights together, and measures whether that lessens the error in the logits, which is `without` before where
+    /// that is known. Random pixels say nothing of what the layers take.
+    fn rounded(
+        &self,
+        prepared: Prepared,
+        plan: &Plan,
+        without: Option<f64>,
+        progress: &mut dyn Progress,
+    ) -> Result<Prepared, ExportError> {
         let choice = self.options.rounding;
-        if choice == Refinement::Off || self.inputs.labels().is_none() {
+        if choice == Refinement::Off {
             return Ok(prepared);
         }
         let Prepared { steps, scales, .. } = &prepared;
         let format = self.options.integers;
         let rounder = Rounder { plan, scales, format, inputs: self.inputs, batch: self.batch };
-        let rounding = rounder.fit(steps, progress)?;
+        let pictures = self.inputs.labels().map_or(0, |labels| labels.len());
+        let rounding = if pictures > 0 { rounder.fit(steps, progress)? } else { Rounding::default() };
         if rounding.is_empty() {
-            return Ok(prepared);
+            // What is asked of all schemes is done where it can be.
+            let is_asked = choice == Refinement::On && self.options.quantize != Some(Scheme::Auto);
+            return if is_asked { Err(ExportError::NothingToRound { pictures }) } else { Ok(prepared) };
         }
         let applied = rounding.applied(steps, plan);
-        let simulations = [steps, &applied].map(|steps| Simulation::new(steps, plan, scales, format));
-        let [without, with] = simulations;
-        let errors = self.comparison().logit_errors("comparing roundings", steps, &[without?, with?], progress)?;
-        let report = RefinementReport::new(choice, errors[0], errors[1]);
+        let mut simulations = vec![Simulation::new(&applied, plan, scales, format)?];
+        if without.is_none() {
+            simulations.push(Simulation::new(steps, plan, scales, format)?);
+        }
+        let errors = self.comparison().logit_errors("comparing roundings", steps, &simulations, progress)?;
+        let report = RefinementReport::new(choice, without.unwrap_or_else(|| errors[1]), errors[0]);
         let rounding = if report.used { rounding } else { Rounding::default() };
         Ok(Prepared { rounding, rounding_report: Some(report), ..prepared })
     }
@@ -322,12 +334,12 @@ impl Calibrator<'_> {
 
 #[cfg(test)]
 mod tests {
-    use models::{BATCH_NORM_EPSILON, Head, Preset};
+    use models::{BATCH_NORM_EPSILON, Head, Preset, Side};
     use runtime::{EngineChoice, Model};
 
     use super::*;
     use crate::{
-        Granularity, IntegerFormat, IntegerTypes, Opset, Scheme, folded::fold, graph::build,
+        Granularity, IntegerFormat, IntegerTypes, Opset, Scheme, folded::fold, graph::build, pictures::Selection,
         quantization::mixed::Mixed, testing,
     };
 
@@ -338,13 +350,20 @@ mod tests {
     /// The largest logit, and the largest difference between what tract computes and what was simulated.
     fn compared(head: &Head, scheme: Scheme, options: &ExportOptions) -> (f32, f32) {
         let architecture = testing::architecture(true, head.clone());
-        let tensors = testing::network(&architecture).tensors();
-        let network = fold(&architecture, tensors, BATCH_NORM_EPSILON.into()).expect("finite weights");
+        let network = testing::network(&architecture);
+        let folder = tempfile::tempdir().expect("a folder");
+        let split = testing::run(folder.path(), &network).split().expect("a split");
+        let network = fold(&architecture, network.tensors(), BATCH_NORM_EPSILON.into()).expect("finite weights");
         let preprocess = Preset::Rescaling.preprocess(8, 8);
-        let inputs = Inputs::noise(8, &preprocess);
-        let calibrator = Calibrator { options, inputs: &inputs, preprocess: &preprocess, batch: 4 };
+        let training = Selection { side: Side::Training, skip: 0, limit: 18 };
+        let inputs = Inputs::of(&split, training, &preprocess, None);
         let plan = Plan::of(Some(scheme), &network);
+        let convolutions = plan.layers()[0].1.has_int8_weights();
+        let rounding = if convolutions { Refinement::On } else { Refinement::Auto };
+        let options = &ExportOptions { rounding, ..options.clone() };
+        let calibrator = Calibrator { options, inputs: &inputs, preprocess: &preprocess, batch: 4 };
         let prepared = calibrator.prepare(&network, &plan, &mut ()).expect("calibration");
+        assert_eq!(prepared.rounding.is_empty(), !convolutions, "{scheme}");
         let mut errors = prepared.calibration.iter().flat_map(|seen| &seen.logit_errors);
         // So small a dense layer does not bear four bits.
         let most = if plan.has(LayerPrecision::Int4Weights) { 0.5 } else { 0.1 };
@@ -352,14 +371,14 @@ mod tests {
 
         let steps = prepared.steps_for(&plan, &calibrator).expect("a forward pass");
         let simulation = Simulation::new(&steps, &plan, &prepared.scales, options.integers).expect("finite weights");
-        let simulated = simulation.logits(inputs.tensor(0..8).expect("noise")).expect("a forward pass");
+        let simulated = simulation.logits(inputs.tensor(0..8).expect("pictures")).expect("a forward pass");
         let mut precision = Mixed::new(&plan, prepared.scales.clone(), options.integers);
         let file = build(&architecture, steps, Opset::default(), &mut precision).expect("a graph");
         let disk = tempfile::NamedTempFile::new().expect("a file");
         file.write(disk.as_file()).expect("written");
         let model = Model::builder().engine(EngineChoice::Tract).threads(1).preprocess(preprocess);
         let model = model.open(disk.path()).expect("a model");
-        let found = model.logits(&inputs.load(0..8).expect("noise"), 8).expect("logits");
+        let found = model.logits(&inputs.load(0..8).expect("pictures"), 8).expect("logits");
         let largest = simulated.iter().fold(0f32, |largest, logit| largest.max(logit.abs()));
         let difference = simulated.iter().zip(&found).map(|(simulated, found)| (simulated - found).abs());
         (largest, difference.fold(0f32, f32::max))

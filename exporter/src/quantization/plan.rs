@@ -138,6 +138,11 @@ impl Plan {
         self.layers.iter().all(|(_, precision)| *precision == LayerPrecision::Fp32)
     }
 
+    /// Whether some layer has weights in integers of 8 bits.
+    pub(crate) fn has_int8_weights(&self) -> bool {
+        self.layers.iter().any(|(_, precision)| precision.has_int8_weights())
+    }
+
     /// Whether no layer has weights in integers.
     pub(crate) fn is_float(&self) -> bool {
         self.layers.iter().all(|(_, precision)| matches!(precision, LayerPrecision::Fp32 | LayerPrecision::Fp16))

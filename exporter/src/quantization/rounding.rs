@@ -9,7 +9,7 @@ use rand_chacha::{
 use crate::{
     ExportError, IntegerFormat, Progress,
     folded::{Affine, Step},
-    forward::forward_through,
+    forward::{forward_through, vector},
     onnx_file::with_f32,
     pictures::Inputs,
     progress::advance,
@@ -70,8 +70,8 @@ pub(crate) struct Rounder<'a> {
 }
 
 impl Rounder<'_> {
-    /// Fits to other pictures than choices are compared on. Layers with more inputs than there are outputs to look at,
-    /// as the dense layers behind a flattened map, are left out.
+    /// Fits to other pictures than choices are compared on. Layers whose rows are longer than [`MOST_INPUTS`] or than there
+    /// are outputs to look at, as the dense layers behind a flattened map, are left out.
     pub(crate) fn fit(
         &self,
         steps: &[Step],
@@ -108,8 +108,9 @@ impl Rounder<'_> {
     /// The layers whose weights are rounded, with the pictures for it.
     fn layers(&self, steps: &[Step]) -> std::result::Result<Vec<Layer>, ExportError> {
         let failed = |source| ExportError::Candle { doing: "looking at a picture", source };
-        let available = self.inputs.len() - COMPARED_PICTURES;
         let mut value = self.inputs.tensor(COMPARED_PICTURES..COMPARED_PICTURES + 1)?;
+        let carried = (CARRIED_BYTES / (4 * value.elem_count())).max(1);
+        let available = (self.inputs.len() - COMPARED_PICTURES).min(carried);
         let mut layers = Vec::new();
         for (index, step) in steps.iter().enumerate() {
             let positions = value.dims().iter().skip(2).product::<usize>();
@@ -203,9 +204,8 @@ impl Layer {
 /// What a layer makes before ReLU of rows that it takes: f32 `[places, outputs]`.
 fn made(step: &Step, taken: &Tensor) -> Result<Tensor> {
     let Some(affine) = step.affine() else { return Ok(taken.clone()) };
-    let bias = Tensor::from_slice(&affine.bias, affine.bias.len(), &Device::Cpu)?;
     let weight = affine.weight.reshape(((), affine.columns()))?;
-    taken.matmul(&weight.t()?)?.broadcast_add(&bias)
+    taken.matmul(&weight.t()?)?.broadcast_add(&vector(&affine.bias)?)
 }
 
 /// Some positions of each picture, `picture · positions + position`.
@@ -321,7 +321,12 @@ mod tests {
     use models::{BATCH_NORM_EPSILON, Head, Preset};
 
     use super::*;
-    use crate::{Scheme, folded::fold, quantization::simulation::Comparison, testing};
+    use crate::{
+        Scheme,
+        folded::{Operation, fold},
+        quantization::simulation::Comparison,
+        testing,
+    };
 
     #[test]
     fn logits_are_nearer_on_other_pictures_and_weights_round_to_themselves() {
@@ -341,9 +346,16 @@ mod tests {
             let values = |step: &Step| step.affine().map(|affine| affine.weight.flatten_all()?.to_vec1::<f32>());
             assert_eq!(values(step).transpose().expect("f32"), values(quantized).transpose().expect("f32"));
         }
-        let comparison = Comparison { inputs: &inputs, pictures: COMPARED_PICTURES, batch: 16 };
-        let errors = comparison.logit_errors("", &steps, &simulations, &mut ()).expect("a forward pass");
-        assert!(errors[1] < 0.7 * errors[0], "{errors:?}");
+        let errors = |batch| {
+            let comparison = Comparison { inputs: &inputs, pictures: COMPARED_PICTURES, batch };
+            comparison.logit_errors("", &steps, &simulations, &mut ()).expect("a forward pass")
+        };
+        let found = errors(16);
+        assert!(found[1] < 0.7 * found[0], "{found:?}");
+        // A larger batch brings no picture in that the weights were fitted to.
+        for (found, other) in found.iter().zip(errors(24)) {
+            assert!((found - other).abs() <= 1e-4 * found, "{found} {other}");
+        }
     }
 
     #[test]
@@ -366,5 +378,12 @@ mod tests {
         let patches = rows.taken(&value).and_then(|patches| patches.to_vec2::<f32>()).expect("rows");
         assert_eq!(patches[0], [0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 4.0, 5.0]);
         assert_eq!(patches[1], [1.0, 2.0, 3.0, 5.0, 6.0, 7.0, 9.0, 10.0, 11.0]);
+
+        // A convolution that gives each pixel back, and a constant.
+        let weight = Tensor::from_slice(&[0f32, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0], (1, 1, 3, 3), &Device::Cpu);
+        let affine = Affine { weight: weight.expect("a window"), bias: vec![0.5] };
+        let step = Step { name: "same".into(), operation: Operation::Convolution(affine) };
+        let made = rows.taken(&value).and_then(|patches| made(&step, &patches)?.to_vec2::<f32>()).expect("rows");
+        assert_eq!(made, [[0.5], [6.5]]);
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     forward::{forward, forward_through},
     graph::INPUT,
     onnx_file::with_f32,
-    pictures::Inputs,
+    pictures::{Inputs, batches_of},
     progress::advance,
     quantization::{
         calibration::Prepared,
@@ -178,12 +178,14 @@ impl Comparison<'_> {
         simulations: &[Simulation<'_>],
         progress: &mut dyn Progress,
     ) -> Result<Vec<f64>, ExportError> {
-        let batches = || self.inputs.batches(self.batch).take_while(|range| range.start < self.pictures);
-        progress.start(stage, batches().map(|range| range.len()).sum());
+        let compared = self.pictures.min(self.inputs.len());
+        // Others than these may have been fitted to, so that a batch ends where they do.
+        let batches = batches_of(compared, self.batch);
+        progress.start(stage, compared);
         let failed = |source| ExportError::Candle { doing: "simulating a quantized file", source };
         let mut square_sums = vec![0f64; simulations.len()];
         let mut reference_sum = 0f64;
-        for range in batches() {
+        for range in batches {
             let pictures = range.len();
             let input = self.inputs.tensor(range)?;
             let exact = forward(network, input.clone(), &mut |_, value| Ok(value))
