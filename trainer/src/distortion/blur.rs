@@ -5,21 +5,37 @@ use super::{level, mirrored};
 /// Where the Gaussian is cut, in deviations.
 const REACH: f32 = 4.0;
 
+/// Samples that are summed at a time, in registers.
+const BLOCK: usize = 16;
+
 /// A Gaussian blur with a deviation of `sigma` pixels, rounded once at its end.
 pub fn blur(picture: &Picture, sigma: f32) -> Picture {
     let weights = weights(sigma);
     if weights.len() == 1 || picture.rgb.is_empty() {
         return picture.clone();
     }
-    let samples: Vec<f32> = picture.rgb.iter().copied().map(f32::from).collect();
-    let mut across = vec![0.0; samples.len()];
-    let (row, pixels) = (picture.width * 3, picture.width);
-    for (source, target) in samples.chunks_exact(row).zip(across.chunks_exact_mut(row)) {
-        along_a_line(source, target, &weights, pixels, 3);
+    let reach = weights.len() - 1;
+    let row = picture.width * 3;
+    let mut across = vec![0.0; picture.rgb.len()];
+    // A row with what is mirrored at both of its ends.
+    let mut longer = vec![0.0; row + 6 * reach];
+    for (source, target) in picture.rgb.chunks_exact(row).zip(across.chunks_exact_mut(row)) {
+        for (pixel, at) in longer.chunks_exact_mut(3).zip(-(reach as isize)..) {
+            let from = 3 * mirrored(at, picture.width);
+            pixel.iter_mut().zip(&source[from..from + 3]).for_each(|(pixel, &source)| *pixel = f32::from(source));
+        }
+        let taps: Vec<_> = (0..=2 * reach).map(|tap| &longer[3 * tap..][..row]).collect();
+        weighted(&taps, &weights, target);
     }
-    let mut both = samples;
-    along_a_line(&across, &mut both, &weights, picture.height, row);
-    Picture { rgb: both.into_iter().map(level).collect(), ..*picture }
+    let mut blurred = vec![0.0; row];
+    let mut rgb = Vec::with_capacity(picture.rgb.len());
+    for at in 0..picture.height {
+        let rows = (0..=2 * reach).map(|tap| mirrored((at + tap) as isize - reach as isize, picture.height));
+        let taps: Vec<_> = rows.map(|at| &across[at * row..][..row]).collect();
+        weighted(&taps, &weights, &mut blurred);
+        rgb.extend(blurred.iter().copied().map(level));
+    }
+    Picture { rgb, ..*picture }
 }
 
 /// The weights from the middle outwards; their sum, all but the first taken twice, is 1.
@@ -33,18 +49,23 @@ fn weights(sigma: f32) -> Vec<f32> {
     weights.into_iter().map(|weight| weight / sum).collect()
 }
 
-/// Blurs over `count` neighbours of `size` samples each.
-fn along_a_line(source: &[f32], target: &mut [f32], weights: &[f32], count: usize, size: usize) {
-    for (at, target) in target.chunks_exact_mut(size).enumerate() {
-        target.fill(0.0);
-        let reach = weights.len() as isize - 1;
-        for offset in -reach..=reach {
-            let weight = weights[offset.unsigned_abs()];
-            let from = mirrored(at as isize + offset, count) * size;
-            for (target, source) in target.iter_mut().zip(&source[from..from + size]) {
-                *target += weight * source;
-            }
+/// The sum of as many samples as there are taps, the middle one times the first of the weights.
+fn weighted(taps: &[&[f32]], weights: &[f32], target: &mut [f32]) {
+    let middle = taps.len() / 2;
+    let weight = |tap: usize| weights[tap.abs_diff(middle)];
+    let whole = target.len() / BLOCK * BLOCK;
+    let (blocks, rest) = target.split_at_mut(whole);
+    for (number, target) in blocks.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+        let mut sums = [0.0; BLOCK];
+        for (tap, samples) in taps.iter().enumerate() {
+            let weight = weight(tap);
+            let samples = &samples[number * BLOCK..][..BLOCK];
+            sums.iter_mut().zip(samples).for_each(|(sum, sample)| *sum += weight * sample);
         }
+        *target = sums;
+    }
+    for (at, target) in rest.iter_mut().enumerate() {
+        *target = taps.iter().enumerate().fold(0.0, |sum, (tap, samples)| sum + weight(tap) * samples[whole + at]);
     }
 }
 

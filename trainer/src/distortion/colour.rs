@@ -2,7 +2,7 @@ use std::array;
 
 use models::Picture;
 
-use super::level;
+use super::{level, pixelwise};
 
 /// Every sample times a factor, as torchvision's `adjust_brightness` and Pillow's `ImageEnhance.Brightness` have it.
 pub fn brightness(picture: &Picture, factor: f32) -> Picture {
@@ -91,14 +91,11 @@ fn table(change: impl Fn(f32) -> f32) -> Table {
 }
 
 fn mapped(picture: &Picture, tables: [&Table; 3]) -> Picture {
-    let (pixels, _) = picture.rgb.as_chunks::<3>();
-    let pixel = |pixel: &[u8; 3]| array::from_fn::<_, 3, _>(|channel| tables[channel][usize::from(pixel[channel])]);
-    Picture { rgb: pixels.iter().flat_map(pixel).collect(), ..*picture }
+    pixelwise(picture, |pixel| array::from_fn(|channel| tables[channel][usize::from(pixel[channel])]))
 }
 
 fn recoloured(picture: &Picture, change: impl Fn(&[u8; 3]) -> [f32; 3]) -> Picture {
-    let (pixels, _) = picture.rgb.as_chunks::<3>();
-    Picture { rgb: pixels.iter().flat_map(|pixel| change(pixel).map(level)).collect(), ..*picture }
+    pixelwise(picture, |pixel| change(pixel).map(level))
 }
 
 #[cfg(test)]

@@ -2,16 +2,17 @@ use models::Picture;
 
 /// Left and right change places.
 pub fn flip_horizontal(picture: &Picture) -> Picture {
-    let (pixels, _) = picture.rgb.as_chunks::<3>();
-    let rows = pixels.chunks_exact(picture.width.max(1));
-    let rgb = rows.flat_map(|row| row.iter().rev()).flatten().copied().collect();
-    Picture { rgb, ..*picture }
+    let mut flipped = picture.clone();
+    let (pixels, _) = flipped.rgb.as_chunks_mut::<3>();
+    pixels.chunks_exact_mut(picture.width.max(1)).for_each(<[_]>::reverse);
+    flipped
 }
 
 /// Top and bottom change places.
 pub fn flip_vertical(picture: &Picture) -> Picture {
-    let rows = picture.rgb.chunks_exact((picture.width * 3).max(1));
-    Picture { rgb: rows.rev().flatten().copied().collect(), ..*picture }
+    let mut rgb = Vec::with_capacity(picture.rgb.len());
+    picture.rgb.chunks_exact((picture.width * 3).max(1)).rev().for_each(|row| rgb.extend_from_slice(row));
+    Picture { rgb, ..*picture }
 }
 
 #[cfg(test)]
