@@ -1,14 +1,16 @@
 //! The student that becomes the run in the folder.
 
-use models::{Network, RobustnessRow, RunFolder, Sha256, SlimmingRecord};
+use std::{fs, io};
+
+use models::{Network, RobustnessRow, RunFolder, RunFolderError, Sha256, SlimmingRecord};
 
 use super::{
     MODEL, PickedReport, SlimError, StudentReport, files::TABLE, measure::student_file, report::eligible,
     search::Search,
 };
 use crate::{
-    DataError, EvaluationError, EvaluationRequest, Observer, evaluate, figures::percent, fit::VALIDATION_DATA,
-    robustness::Robustness,
+    ByteSize, DataError, EvaluationError, EvaluationRequest, Observer, evaluate, figures::percent,
+    fit::VALIDATION_DATA, robustness::Robustness,
 };
 
 /// The files of a student's run that are taken over as they are.
@@ -27,36 +29,43 @@ const TAKEN_OVER: [&str; 12] = [
     RunFolder::CONFIG,
 ];
 
+/// Where the run of a student lies until its file is known to keep the budget.
+const STAGE: &str = ".picked";
+
 impl Search<'_> {
     /// Makes the folder the run of the student that was asked for, or else of the smallest that keeps the budget.
     pub(super) fn pick(&mut self, observer: &mut dyn Observer) -> Result<(), SlimError> {
         let students = self.slimming.students.len();
-        let chosen = match self.request.pick {
+        let asked = self.request.pick;
+        let candidates = match asked {
             Some(asked) if asked == 0 || asked > students => {
                 return Err(SlimError::NoSuchStudent { asked, students, table: self.folder.file(TABLE) });
             }
-            Some(asked) => {
-                self.is_robust(asked, observer)?;
-                Some(asked)
-            }
-            None => self.smallest_within_budget(observer)?,
+            Some(asked) => vec![asked],
+            None => eligible(&self.slimming.students, &self.request.budget, &self.slimming.teacher),
         };
         self.slimming.picked = None;
-        if let Some(number) = chosen {
-            observer.notice(&format!("picked: student {number}"));
-            let student = self.slimming.students[number - 1].clone();
-            self.slimming.picked = Some(self.materialise(&student)?);
-        }
-        self.save()
-    }
-
-    fn smallest_within_budget(&mut self, observer: &mut dyn Observer) -> Result<Option<usize>, SlimError> {
-        for number in eligible(&self.slimming.students, &self.request.budget, &self.slimming.teacher) {
-            if self.is_robust(number, observer)? {
-                return Ok(Some(number));
+        for number in candidates {
+            let is_robust = self.is_robust(number, observer)?;
+            if asked.is_none() && !is_robust {
+                continue;
             }
+            let picked = self.staged(number)?;
+            // With the record of what was done the file is a little larger than the student's own.
+            let most = self.request.budget.max_size.map_or(u64::MAX, |ByteSize(most)| most);
+            if asked.is_none() && picked.bytes > most {
+                let bytes = picked.bytes;
+                observer
+                    .notice(&format!("student {number}: {bytes} bytes with the record of what was done, above {most}"));
+                continue;
+            }
+            observer.notice(&format!("picked: student {number}"));
+            self.take_over()?;
+            self.slimming.picked = Some(picked);
+            break;
         }
-        Ok(None)
+        self.clear_stage()?;
+        self.save()
     }
 
     /// Whether a student's accuracy on distorted pictures is near enough to the teacher's, both of which are measured once.
@@ -96,19 +105,43 @@ impl Search<'_> {
         Ok(evaluate(&request, observer)?.robustness.unwrap_or(Robustness { distortions: Vec::new() }))
     }
 
-    fn materialise(&self, student: &StudentReport) -> Result<PickedReport, SlimError> {
+    /// Writes the run of a student, and the file that says what was done, beside the folder's own.
+    fn staged(&self, number: usize) -> Result<PickedReport, SlimError> {
+        let student = &self.slimming.students[number - 1];
         let run = RunFolder::open(&self.run_of(&student.run))?;
+        let stage = RunFolder::create(&self.folder.file(STAGE))?;
         let (network, mut card) = Network::load(&run.file(RunFolder::BEST), &candle_core::Device::Cpu)?;
         card.provenance.slimming = Some(self.record(student));
-        network.save(&self.folder.file(RunFolder::BEST), &card)?;
+        network.save(&stage.file(RunFolder::BEST), &card)?;
         for name in TAKEN_OVER {
-            self.folder.write(name, &run.read(name)?)?;
+            stage.write(name, &run.read(name)?)?;
         }
-        let file = self.folder.file(MODEL);
-        let (report, _) = student_file(&self.folder, &file, &self.request.settings)?;
-        let unreadable = |source| EvaluationError::from(DataError::Read { path: file.clone(), source });
-        let sha256 = Sha256::of_file(&file).map_err(unreadable)?;
-        Ok(PickedReport { student: student.number, file, bytes: report.bytes, sha256 })
+        let file = stage.file(MODEL);
+        let (report, _) = student_file(&stage, &file, &self.request.settings)?;
+        let sha256 = Sha256::of_file(&file)
+            .map_err(|source| EvaluationError::from(DataError::Read { path: file.clone(), source }))?;
+        Ok(PickedReport { student: number, file: self.folder.file(MODEL), bytes: report.bytes, sha256 })
+    }
+
+    /// Gives the files of the stage their places.
+    fn take_over(&self) -> Result<(), SlimError> {
+        let stage = self.folder.file(STAGE);
+        for name in TAKEN_OVER.into_iter().chain([RunFolder::BEST, MODEL]) {
+            let path = self.folder.file(name);
+            fs::rename(stage.join(name), &path).map_err(|source| RunFolderError::Write { path, source })?;
+        }
+        Ok(())
+    }
+
+    /// Removes the stage.
+    fn clear_stage(&self) -> Result<(), SlimError> {
+        let path = self.folder.file(STAGE);
+        match fs::remove_dir_all(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(RunFolderError::Write { path, source }.into())
+            }
+            _ => Ok(()),
+        }
     }
 
     fn record(&self, student: &StudentReport) -> SlimmingRecord {

@@ -148,6 +148,18 @@ fn any_student_can_be_picked_afterwards_and_none_is_where_the_budget_is_too_smal
     let ModelCard { architecture, .. } = card;
     assert_eq!((picked.student, architecture.map(|found| found.blocks.len())), (1, Some(5)));
 
+    // Without its record the smallest student would fit.
+    let sizes = fs::read_dir(wanted.run.join("students"))
+        .expect("students")
+        .map(|student| fs::metadata(student.expect("a student").path().join(MODEL)).expect("a file").len());
+    let smallest = ByteSize(sizes.min().expect("a student"));
+    let budget = SlimBudget { max_size: Some(smallest), ..wanted.budget };
+    assert_eq!(search(&SlimRequest { resume: true, budget, ..wanted.clone() }).picked, None);
+    let budget = SlimBudget { max_size: Some(ByteSize(smallest.0 + 2000)), ..budget };
+    let picked = search(&SlimRequest { resume: true, budget, ..wanted.clone() }).picked.expect("room for a record");
+    let written = fs::metadata(wanted.run.join(MODEL)).expect("a file").len();
+    assert!(picked.bytes == written && (smallest.0 + 1..=smallest.0 + 2000).contains(&written), "{written}");
+
     let error = slim(&SlimRequest { pick: Some(99), ..first }, &mut (), &Interrupt::default());
     assert!(matches!(error, Err(SlimError::NoSuchStudent { asked: 99, .. })));
     let nowhere = SlimRequest { resume: true, run: folder.path().join("nowhere"), ..wanted.clone() };
