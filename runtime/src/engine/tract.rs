@@ -105,11 +105,14 @@ impl Engine for TractEngine {
         self.options.pool.install(|| {
             (0..runs).try_for_each(|_| {
                 let mut last = Instant::now();
+                let mut spent = vec![0.0; layers.len()];
                 chain.run_observed(batch, input, &mut output, |layer| {
                     let now = Instant::now();
-                    times[layer].push((now - last).as_secs_f64() * 1e3);
+                    spent[layer] += (now - last).as_secs_f64() * 1e3;
                     last = now;
-                })
+                })?;
+                times.iter_mut().zip(spent).for_each(|(times, spent)| times.push(spent));
+                Ok::<(), Cause>(())
             })
         })?;
         let medians = times.into_iter().map(|mut times| {

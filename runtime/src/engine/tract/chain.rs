@@ -19,7 +19,7 @@ use tract_onnx::tract_core::{
 
 use super::{
     average_pool::{self, AveragePool},
-    convolution::{self, Convolution},
+    convolution::{self, Bands, Convolution, Pair},
     dense::{self, Dense},
     fake_quantize::{self, FakeQuantize},
     max_pool::{self, MaxPool},
@@ -169,6 +169,8 @@ pub(super) struct Chain {
     batch: usize,
     /// Shape of the output in the graph.
     shape: TVec<usize>,
+    /// How the first two convolutions share the rows of a picture, where what lies between them is large.
+    bands: Option<Bands>,
     arenas: Arc<Mutex<Vec<Arena>>>,
 }
 
@@ -197,9 +199,38 @@ impl PartialEq for Chain {
 
 impl Eq for Chain {}
 
+/// The two convolutions that a chain begins with, where something follows, and the number of the second.
+fn pair(layers: &[Layer]) -> Option<(Pair<'_>, usize)> {
+    let (grid, number) = match layers.first()? {
+        Layer::FakeQuantize(layer) => (Some(layer.grid), 1),
+        _ => (None, 0),
+    };
+    match layers[number..] {
+        [Layer::Convolution(ref first), Layer::Convolution(ref second), _, ..] => {
+            Some((Pair { grid, first, second }, number + 1))
+        }
+        _ => None,
+    }
+}
+
+/// Floats in the buffers that layers write in turns, for a batch.
+fn lengths(layers: &[Layer], batch: usize) -> [usize; 2] {
+    let mut lengths = [0; 2];
+    for (index, (layer, next)) in layers.iter().zip(&layers[1..]).enumerate() {
+        let length = &mut lengths[index % 2];
+        *length = (*length).max(layer.handed_to(next, batch).0);
+    }
+    lengths
+}
+
 impl Chain {
     fn new(layers: Vec<Layer>, batch: usize, shape: &[usize]) -> Self {
-        Self { layers, batch, shape: shape.into(), arenas: Arc::default() }
+        let bands = pair(&layers).and_then(|(pair, second)| {
+            // The buffer that the second convolution does not write is there for later layers.
+            let [_, room] = lengths(&layers[second..], 1);
+            Bands::of(pair, room)
+        });
+        Self { layers, batch, shape: shape.into(), bands, arenas: Arc::default() }
     }
 
     pub fn layers(&self) -> &[Layer] {
@@ -216,7 +247,7 @@ impl Chain {
         self.run_observed(batch, input, output, |_| ())
     }
 
-    /// Computes a batch of any size, and calls `done` with the number of each layer that is.
+    /// Computes a batch of any size, and calls `done` with the number of each layer that is, or that is for some rows.
     pub fn run_observed(
         &self,
         batch: usize,
@@ -225,23 +256,31 @@ impl Chain {
         mut done: impl FnMut(usize),
     ) -> TractResult<()> {
         let Some(last) = self.layers.last() else { bail!("a chain without layers") };
-        let between = || self.layers.iter().zip(&self.layers[1..]);
-        let mut lengths = [0; 2];
-        for (index, (layer, next)) in between().enumerate() {
-            let length = &mut lengths[index % 2];
-            *length = (*length).max(layer.handed_to(next, batch).0);
+        let banded = self.bands.zip(pair(&self.layers));
+        // Convolutions that share rows hand on what the second of them gives.
+        let first = banded.map_or(0, |(_, (_, second))| second);
+        let mut lengths = lengths(&self.layers[first..], batch);
+        if let Some((bands, (pair, second))) = banded {
+            let (_, form) = self.layers[second].handed_to(&self.layers[second + 1], batch);
+            lengths[1] = lengths[1].max(bands.working_len(batch, pair, form));
         }
         let mut arena = self.idle().pop().unwrap_or_default();
         arena.fit(lengths);
         let [mut to, mut from] = arena.0.each_mut();
         let mut taken = (input.len(), Form::Planes);
-        for (index, (layer, next)) in between().enumerate() {
-            let input = if index == 0 { input } else { &from[..taken.0] };
+        for (index, (layer, next)) in self.layers.iter().zip(&self.layers[1..]).enumerate().skip(first) {
             let (length, form) = layer.handed_to(next, batch);
-            layer.run(batch, (input, taken.1), (&mut to[..length], form))?;
+            let output = &mut to[..length];
+            match banded.filter(|_| index == first) {
+                Some((bands, (pair, _))) => bands.run(batch, pair, (input, &mut from[..]), (output, form), &mut done),
+                None => {
+                    let input = if index == first { input } else { &from[..taken.0] };
+                    layer.run(batch, (input, taken.1), (output, form))?;
+                    done(index);
+                }
+            }
             taken = (length, form);
             mem::swap(&mut to, &mut from);
-            done(index);
         }
         let input = if self.layers.len() == 1 { input } else { &from[..taken.0] };
         last.run(batch, (input, taken.1), (output, Form::Planes))?;

@@ -1,5 +1,7 @@
 //! 3×3 convolution with stride 1 and padding 1, with what follows it, by our own kernels.
 
+mod bands;
+
 use std::fmt;
 
 use kernels::{
@@ -19,6 +21,8 @@ use tract_onnx::tract_core::{
         nn::DataFormat,
     },
 };
+
+pub(super) use bands::{Bands, Pair};
 
 use super::chain::{Context, Form, Layer, append, constant, grid_before, shape_of, with_integers};
 
@@ -83,6 +87,17 @@ impl Convolution {
             _ => integer::Output::Planes(output),
         };
         integer::forward(shape, (input, input_grid), weights, epilogue, output);
+    }
+
+    /// The same for pictures of another height.
+    fn with_height(&self, height: usize) -> Self {
+        Self { shape: Shape { height, ..self.shape }, ..self.clone() }
+    }
+
+    /// Floats in a row of what it gives in a form of floats.
+    fn row_len(&self, form: Form) -> usize {
+        let (_, width) = self.output_size();
+        if form == Form::Panels { Layout::Panels.len(1, 1, width) } else { width }
     }
 
     /// Rows and columns of what it gives.
