@@ -1,5 +1,6 @@
 //! Static int8 of a file that another project wrote.
 
+mod computing;
 mod dense;
 mod observation;
 mod reading;
@@ -17,8 +18,9 @@ use runtime::{EngineChoice, Model};
 use serde::Serialize;
 
 use self::{
+    computing::Integers,
     observation::{Observed, Seen},
-    rewrite::{ForeignGraph, Integers, Ranges},
+    rewrite::{ForeignGraph, Ranges},
     search::{ForeignSearch, ForeignTrial},
 };
 use crate::{
@@ -285,8 +287,14 @@ mod tests {
     const RESIDUAL_PRODUCTS: u64 = 8 * 27 * 64 + 2 * 8 * 72 * 16 + 24;
 
     /// A residual network for 8×8 pictures and three classes: a stem with a padded max-pool, a block, and a dense layer
-    /// whose weights are transposed. `ruined` puts one channel so far below 0 that no 8 bits hold it and the others.
-    fn residual(ruined: bool) -> ModelProto {
+    /// whose weights are transposed.
+    fn residual() -> ModelProto {
+        residual_beside(None)
+    }
+
+    /// The same with that number in the place of one channel, which counts for nothing in the answer: where it is large, no
+    /// 8 bits hold it and the other channels.
+    fn residual_beside(channel: Option<f32>) -> ModelProto {
         let window = |pad: i64| vec![integers("kernel_shape", &[3, 3]), integers("pads", &[pad; 4])];
         let pool = [window(1), vec![integers("strides", &[2, 2])]].concat();
         let nodes = vec![
@@ -307,8 +315,8 @@ mod tests {
             constant("a.w", &[8, 8, 3, 3], |_, value| value),
             constant("a.b", &[8], |_, value| value),
             constant("b.w", &[8, 8, 3, 3], |_, value| value),
-            constant("b.b", &[8], |index, value| if ruined && index == 7 { -1e6 } else { value }),
-            constant("fc.w", &[8, 3], |_, value| 3.0 * value),
+            constant("b.b", &[8], |index, value| channel.filter(|_| index == 7).unwrap_or(value)),
+            constant("fc.w", &[8, 3], |index, value| if channel.is_some() && index / 3 == 7 { 0.0 } else { 3.0 * value }),
             // What is left where all features are rounded to 0: an answer that the network does not give.
             constant("fc.b", &[3], |index, value| if index == 0 { 0.5 } else { 0.1 * value }),
         ];
@@ -350,7 +358,7 @@ mod tests {
     #[test]
     fn a_residual_network_answers_as_before_in_every_engine() {
         let folder = tempfile::tempdir().expect("a folder");
-        let report = quantized(folder.path(), &residual(false), |_| ()).expect("a file");
+        let report = quantized(folder.path(), &residual(), |_| ()).expect("a file");
         assert!(report.held && report.layers.len() == 4, "{report}");
         assert_eq!((report.calibration_pictures, report.verification.pictures), (12, 12));
         for engine in &report.verification.engines {
@@ -373,7 +381,7 @@ mod tests {
     #[test]
     fn a_product_and_its_bias_are_a_dense_layer() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut proto = residual(false);
+        let mut proto = residual();
         let nodes = &mut proto.graph.as_mut().expect("a graph").node;
         nodes.truncate(10);
         nodes.push(node("MatMul", &["features", "fc.w"], "product", vec![]));
@@ -391,7 +399,7 @@ mod tests {
         let strict = |options: &mut ExportOptions| {
             (options.max_drop, options.min_agreement, options.fp32_layers) = (0.0, Some(1.0), Some(0));
         };
-        let error = quantized(folder.path(), &residual(true), strict).expect_err("another answer");
+        let error = quantized(folder.path(), &residual_beside(Some(-1e6)), strict).expect_err("another answer");
         assert!(matches!(&error, ExportError::ForeignGate { report, .. } if !report.held), "{error}");
         assert!(!folder.path().join("q.onnx").exists());
     }
@@ -400,7 +408,7 @@ mod tests {
     fn the_layer_that_costs_too_much_goes_back_to_f32() {
         let folder = tempfile::tempdir().expect("a folder");
         let strict = |options: &mut ExportOptions| (options.max_drop, options.min_agreement) = (0.0, Some(1.0));
-        let report = quantized(folder.path(), &residual(true), strict).expect("a file");
+        let report = quantized(folder.path(), &residual_beside(Some(-1e6)), strict).expect("a file");
         let in_floats = |layer: &&LayerReport| layer.precision == LayerPrecision::Fp32;
         let back: Vec<_> = report.layers.iter().filter(in_floats).map(|layer| layer.layer.as_str()).collect();
         assert!(!back.is_empty() && back.len() < report.layers.len(), "{report}");
@@ -414,10 +422,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_too_large_for_8_bits_passes_pools_and_sums_in_f32() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let strict = |options: &mut ExportOptions| (options.max_drop, options.min_agreement) = (0.0, Some(1.0));
+        let report = quantized(folder.path(), &residual_beside(Some(1e6)), strict).expect("a file");
+        let precision_of = |name: &str| report.layers.iter().find(|layer| layer.layer == name).map(|layer| layer.precision);
+        for layer in ["node/b", "node/answer"] {
+            assert_eq!(precision_of(layer), Some(LayerPrecision::Fp32), "{report}");
+        }
+        assert!(report.layers.iter().any(|layer| layer.precision == LayerPrecision::Int8), "{report}");
+        for engine in &report.verification.engines {
+            assert!(engine.relative_difference < 0.05, "{report}");
+        }
+    }
+
+    #[test]
     fn what_is_not_known_is_named() {
         let refusal = |change: &dyn Fn(&mut ModelProto)| {
             let folder = tempfile::tempdir().expect("a folder");
-            let mut proto = residual(false);
+            let mut proto = residual();
             change(&mut proto);
             let error = quantized(folder.path(), &proto, |_| ()).expect_err("a refusal");
             assert!(!folder.path().join("q.onnx").exists());

@@ -6,7 +6,10 @@ use std::{
 use candle_core::DType;
 use candle_onnx::onnx::{GraphProto, ModelProto, NodeProto, TensorProto};
 
-use super::dense;
+use super::{
+    computing::{Computing, Integers, QUANTIZED, is_layer, layer_name},
+    dense,
+};
 use crate::{
     ExportError, IntegerFormat,
     folded::Affine,
@@ -14,13 +17,6 @@ use crate::{
     onnx_file::Initializer,
     quantization::int8::{ActivationScale, write_affine, write_scale},
 };
-
-/// Operators between whose values integers pass.
-const QUANTIZED: [&str; 9] =
-    ["Conv", "Gemm", "Add", "MaxPool", "AveragePool", "GlobalAveragePool", "Flatten", "Reshape", "Identity"];
-
-/// Those of them that have weights.
-const LAYERS: [&str; 2] = ["Conv", "Gemm"];
 
 /// Operators that stay in f32.
 const FLOAT: [&str; 7] = ["Relu", "Clip", "BatchNormalization", "Dropout", "Softmax", "Constant", "ReduceMean"];
@@ -30,68 +26,6 @@ const SAME_GRID: [&str; 4] = ["MaxPool", "Flatten", "Reshape", "Identity"];
 
 /// The first version of ONNX's operators with scales per channel.
 const LEAST_OPSET: i64 = 13;
-
-/// What of a graph computes on integers.
-#[derive(Clone, Copy)]
-pub(super) enum Integers<'a> {
-    /// Everything that can, but for these layers.
-    AllBut(&'a [String]),
-    /// This layer alone.
-    Only(&'a str),
-}
-
-impl Integers<'_> {
-    fn has_layer(self, node: &NodeProto) -> bool {
-        let name = layer_name(node);
-        match self {
-            Self::AllBut(layers) => !layers.iter().any(|layer| layer == name),
-            Self::Only(layer) => layer == name,
-        }
-    }
-}
-
-/// Which nodes of a graph compute on integers.
-struct Computing<'a> {
-    /// The node that makes each value.
-    makers: HashMap<&'a str, &'a NodeProto>,
-    integers: Integers<'a>,
-}
-
-impl<'a> Computing<'a> {
-    fn new(proto: &'a ModelProto, integers: Integers<'a>) -> Self {
-        let makers = nodes(proto).flat_map(|node| node.output.iter().map(move |value| (value.as_str(), node)));
-        Self { makers: makers.collect(), integers }
-    }
-
-    /// A layer as it was chosen; another operator where none of the layers before it is in f32, whose values need not
-    /// suit a grid.
-    fn has(&self, node: &NodeProto) -> bool {
-        if is_layer(node) {
-            return self.integers.has_layer(node);
-        }
-        let mut layers = node.input.iter().filter_map(|value| self.layer_before(value));
-        let all_but = matches!(self.integers, Integers::AllBut(_));
-        all_but && QUANTIZED.contains(&node.op_type.as_str()) && layers.all(|layer| self.integers.has_layer(layer))
-    }
-
-    /// The layer that makes a value, be it through an activation.
-    fn layer_before(&self, value: &str) -> Option<&'a NodeProto> {
-        let mut maker = self.makers.get(value);
-        while let Some(node) = maker.filter(|node| ["Relu", "Clip"].contains(&node.op_type.as_str())) {
-            maker = node.input.first().and_then(|value| self.makers.get(value.as_str()));
-        }
-        maker.copied().filter(|node| is_layer(node))
-    }
-}
-
-fn is_layer(node: &NodeProto) -> bool {
-    LAYERS.contains(&node.op_type.as_str())
-}
-
-/// The name of a layer: that of its node, or where it has none of what it makes.
-fn layer_name(node: &NodeProto) -> &str {
-    if node.name.is_empty() { node.output.first().map_or("", String::as_str) } else { &node.name }
-}
 
 /// A convolution or dense layer of a graph.
 pub(super) struct ForeignLayer {
@@ -166,13 +100,12 @@ impl ForeignGraph {
         let initializers = self.proto.graph.iter().flat_map(|graph| &graph.initializer).map(|tensor| &tensor.name);
         let made = nodes(&self.proto).filter(|node| node.op_type == "Constant").flat_map(|node| &node.output);
         let constants: HashSet<&String> = initializers.chain(made).collect();
-        let computing = Computing::new(&self.proto, integers);
+        let computing = Computing::new(nodes(&self.proto), integers);
         let mut values: Vec<String> = Vec::new();
         for node in nodes(&self.proto).filter(|node| QUANTIZED.contains(&node.op_type.as_str())) {
             let taken = if node.op_type == "Add" { 2 } else { 1 };
             for value in node.input.iter().take(taken) {
-                let made_on_integers = || computing.layer_before(value).is_some_and(|layer| computing.has(layer));
-                let is_needed = computing.has(node) || made_on_integers();
+                let is_needed = computing.has(node) || computing.is_made_on_integers(value);
                 if is_needed && !constants.contains(value) && !values.contains(value) {
                     values.push(value.clone());
                 }

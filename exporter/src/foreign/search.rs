@@ -6,8 +6,9 @@ use prost::Message;
 use runtime::{Model, RuntimeError};
 
 use super::{
+    computing::Integers,
     note_quantization, reference_engine,
-    rewrite::{ForeignGraph, Integers, Ranges},
+    rewrite::{ForeignGraph, Ranges},
 };
 use crate::{
     ExportError, ExportOptions, GateFailure, LayerPrecision, LayerReport, Progress, Verification,
