@@ -2,6 +2,7 @@
 
 mod computing;
 mod dense;
+mod names;
 mod observation;
 mod reading;
 mod rewrite;
@@ -227,7 +228,7 @@ fn note_quantization(
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, path::Path};
+    use std::{collections::HashSet, fs, path::Path};
 
     use candle_core::{DType, Device, Tensor};
     use candle_onnx::onnx::{
@@ -434,6 +435,27 @@ mod tests {
         for engine in &report.verification.engines {
             assert!(engine.relative_difference < 0.05, "{report}");
         }
+    }
+
+    #[test]
+    fn a_file_of_this_project_can_be_taken_in() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let run = testing::run(folder.path(), &testing::network(&testing::architecture(true, Head::Dense(vec![5]))));
+        let model = folder.path().join("model.onnx");
+        let options = |name: &str| ExportOptions { threads: 1, max_drop: 1.0, ..ExportOptions::new(folder.path().join(name)) };
+        crate::export(&run, &options("model.onnx")).expect("a file");
+        let source = ForeignSource { model, pictures: folder.path().join("pictures"), preset: None };
+        let report = quantize_foreign(&source, &options("q.onnx"), &mut ()).expect("a file");
+        assert!(report.layers.iter().all(|layer| layer.precision == LayerPrecision::Int8), "{report}");
+        let proto = ModelProto::decode(fs::read(&report.file).expect("a file").as_slice()).expect("protobuf");
+        let graph = proto.graph.expect("a graph");
+        let mut made = HashSet::new();
+        let constants = graph.initializer.iter().map(|constant| &constant.name);
+        for value in constants.chain(graph.node.iter().flat_map(|node| &node.output)) {
+            assert!(made.insert(value), "{value} twice");
+        }
+        let floats = graph.initializer.iter().filter(|constant| constant.dims.len() > 1);
+        assert!(floats.into_iter().all(|constant| constant.data_type == DataType::Int8 as i32), "the old weights are gone");
     }
 
     #[test]

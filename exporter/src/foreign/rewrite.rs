@@ -8,7 +8,7 @@ use candle_onnx::onnx::{GraphProto, ModelProto, NodeProto, TensorProto};
 
 use super::{
     computing::{Computing, Integers, QUANTIZED, is_layer, layer_name},
-    dense,
+    dense, names,
 };
 use crate::{
     ExportError, IntegerFormat,
@@ -40,6 +40,8 @@ pub(super) struct ForeignLayer {
 pub(super) struct ForeignGraph {
     proto: ModelProto,
     path: String,
+    /// What new names have that no name of the graph has.
+    mark: String,
 }
 
 /// Ends of the values of activations.
@@ -68,7 +70,8 @@ impl ForeignGraph {
         if let Some(node) = nodes(&proto).find(|node| !known(node)) {
             return Err(ExportError::ForeignOperator { path, node: node.name.clone(), operator: node.op_type.clone() });
         }
-        Ok(Self { proto, path })
+        let mark = proto.graph.as_ref().map(names::mark).unwrap_or_default();
+        Ok(Self { proto, path, mark })
     }
 
     /// The file.
@@ -125,34 +128,27 @@ impl ForeignGraph {
         let values = self.values(integers);
         let taken = values.iter().filter_map(|value| ranges.get_key_value(value));
         let scales = self.scales(&taken.map(|(value, ends)| (value.clone(), *ends)).collect());
-        let mut graph = GraphBuilder::default();
-        for (value, (owner, scale)) in &scales {
-            if value == owner {
-                write_scale(&mut graph, owner, *scale, format)?;
-            }
-        }
-        let mut renamed: HashMap<String, String> = HashMap::new();
+        let mut writing = Writing { foreign: self, scales, format, graph: GraphBuilder::default(), rounded: HashMap::new() };
+        writing.write_scales()?;
         for input in &old.input {
-            write_pair(&mut graph, &input.name, &scales, &mut renamed);
+            writing.write_pair(&input.name);
         }
         for mut node in old.node.iter().cloned() {
             if is_layer(&node) && integers.has_layer(&node) {
-                self.write_weights(&mut graph, &mut node, &old.initializer, &scales, format)?;
+                writing.write_weights(&mut node, &old.initializer)?;
             }
             if QUANTIZED.contains(&node.op_type.as_str()) {
                 for value in &mut node.input {
-                    if let Some(name) = renamed.get(value) {
+                    if let Some(name) = writing.rounded.get(value) {
                         value.clone_from(name);
                     }
                 }
             }
             let made = node.output.clone();
-            graph.push(node);
-            for value in made {
-                write_pair(&mut graph, &value, &scales, &mut renamed);
-            }
+            writing.graph.push(node);
+            made.iter().for_each(|value| writing.write_pair(value));
         }
-        let graph = finished(old, graph).map_err(|error| ExportError::Candle {
+        let graph = finished(old, writing.graph).map_err(|error| ExportError::Candle {
             doing: "writing integers",
             source: candle_core::Error::wrap(error),
         })?;
@@ -171,26 +167,6 @@ impl ForeignGraph {
             doc_string: self.proto.doc_string.clone(),
             ..ModelProto::default()
         }
-    }
-
-    /// Integers in the place of a layer's weights, and of its bias.
-    fn write_weights(
-        &self,
-        graph: &mut GraphBuilder,
-        node: &mut NodeProto,
-        constants: &[TensorProto],
-        scales: &Scales,
-        format: IntegerFormat,
-    ) -> Result<(), ExportError> {
-        let (Some((value, scale)), Some(made)) = (taken(node, scales), node.output.first()) else { return Ok(()) };
-        let affine = affine(&self.path, node, constants)?;
-        let (weight, bias) = write_affine(graph, made, affine, scale.scale, format)?;
-        node.input = vec![value.clone(), weight, bias];
-        if node.op_type == "Gemm" {
-            node.attribute.retain(|attribute| attribute.name != "transB");
-            node.attribute.push(integer("transB", 1));
-        }
-        Ok(())
     }
 
     /// A scale for each value, and the value whose constants it shares.
@@ -214,14 +190,61 @@ impl ForeignGraph {
     }
 }
 
-fn nodes(proto: &ModelProto) -> impl Iterator<Item = &NodeProto> {
-    proto.graph.iter().flat_map(|graph| &graph.node)
+/// A graph as it becomes one with integers.
+struct Writing<'a> {
+    foreign: &'a ForeignGraph,
+    scales: Scales,
+    format: IntegerFormat,
+    graph: GraphBuilder,
+    /// Values that have a quantizer and a dequantizer behind them, and what the dequantizer makes.
+    rounded: HashMap<String, String>,
 }
 
-/// The first input of a node that is on a grid, and the grid.
-fn taken<'a>(node: &'a NodeProto, scales: &Scales) -> Option<(&'a String, ActivationScale)> {
-    let value = node.input.first()?;
-    scales.get(value).map(|(_, scale)| (value, *scale))
+impl Writing<'_> {
+    /// What the names of all that belongs to a value begin with.
+    fn marked(&self, value: &str) -> String {
+        format!("{value}{}", self.foreign.mark)
+    }
+
+    fn write_scales(&mut self) -> Result<(), ExportError> {
+        for (value, (owner, scale)) in &self.scales {
+            if value == owner {
+                let name = self.marked(owner);
+                write_scale(&mut self.graph, &name, *scale, self.format)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A quantizer and a dequantizer behind a value that has a scale.
+    fn write_pair(&mut self, value: &str) {
+        let Some((owner, _)) = self.scales.get(value) else { return };
+        let (name, owner) = (self.marked(value), self.marked(owner));
+        let (scale, zero_point) = (format!("{owner}.scale"), format!("{owner}.zero_point"));
+        let quantized = self.graph.named("QuantizeLinear", format!("{name}/quantize"), &[value, &scale, &zero_point]);
+        let dequantized =
+            self.graph.named("DequantizeLinear", format!("{name}/dequantize"), &[&quantized, &scale, &zero_point]);
+        self.rounded.insert(value.to_owned(), dequantized);
+    }
+
+    /// Integers in the place of a layer's weights, and of its bias.
+    fn write_weights(&mut self, node: &mut NodeProto, constants: &[TensorProto]) -> Result<(), ExportError> {
+        let (Some(value), Some(made)) = (node.input.first(), node.output.first()) else { return Ok(()) };
+        let Some((_, scale)) = self.scales.get(value) else { return Ok(()) };
+        let affine = affine(&self.foreign.path, node, constants)?;
+        let (name, input_scale) = (self.marked(made), scale.scale);
+        let (weight, bias) = write_affine(&mut self.graph, &name, affine, input_scale, self.format)?;
+        node.input = vec![value.clone(), weight, bias];
+        if node.op_type == "Gemm" {
+            node.attribute.retain(|attribute| attribute.name != "transB");
+            node.attribute.push(integer("transB", 1));
+        }
+        Ok(())
+    }
+}
+
+fn nodes(proto: &ModelProto) -> impl Iterator<Item = &NodeProto> {
+    proto.graph.iter().flat_map(|graph| &graph.node)
 }
 
 /// The new nodes and constants, and of the old constants those that are still used.
@@ -237,16 +260,6 @@ fn finished(old: &GraphProto, graph: GraphBuilder) -> std::io::Result<GraphProto
     let initializer = kept.chain(constants).collect();
     let (output, name) = (old.output.clone(), old.name.clone());
     Ok(GraphProto { node, initializer, input, output, name, ..GraphProto::default() })
-}
-
-/// A quantizer and a dequantizer behind a value that has a scale; what takes integers takes the dequantizer's value then.
-fn write_pair(graph: &mut GraphBuilder, value: &str, scales: &Scales, renamed: &mut HashMap<String, String>) {
-    let Some((owner, _)) = scales.get(value) else { return };
-    let (scale, zero_point) = (format!("{owner}.scale"), format!("{owner}.zero_point"));
-    let quantized = graph.named("QuantizeLinear", format!("{value}/quantize"), &[value, &scale, &zero_point]);
-    let dequantized =
-        graph.named("DequantizeLinear", format!("{value}/dequantize"), &[&quantized, &scale, &zero_point]);
-    renamed.insert(value.to_owned(), dequantized);
 }
 
 /// Weights with an output in each row, and biases, of a convolution or a dense layer.
