@@ -6,6 +6,9 @@ use candle_onnx::onnx::NodeProto;
 pub(super) const QUANTIZED: [&str; 9] =
     ["Conv", "Gemm", "Add", "MaxPool", "AveragePool", "GlobalAveragePool", "Flatten", "Reshape", "Identity"];
 
+/// Those of them whose result lies on the grid of their input.
+pub(super) const SAME_GRID: [&str; 4] = ["MaxPool", "Flatten", "Reshape", "Identity"];
+
 /// Those of them that have weights.
 const LAYERS: [&str; 2] = ["Conv", "Gemm"];
 
@@ -71,6 +74,17 @@ impl<'a> Computing<'a> {
         let all_but = matches!(self.integers, Integers::AllBut(_));
         let takes_floats = || node.input.iter().any(|value| self.floats.contains(value.as_str()));
         all_but && QUANTIZED.contains(&node.op_type.as_str()) && !takes_floats()
+    }
+
+    /// Whether a node takes a value that has a grid as it is when it is rounded: where it computes on integers, where
+    /// engines fuse what makes the value only if nothing takes it unrounded, and where rounding changes nothing. A sum is
+    /// not worth being fused: it multiplies nothing, and a layer in f32 behind it is there for its exactness.
+    pub(super) fn takes_rounded(&self, node: &NodeProto, value: &str) -> bool {
+        let is_on_grid = || {
+            let maker = self.makers.get(value);
+            maker.is_some_and(|maker| SAME_GRID.contains(&maker.op_type.as_str()) && self.has(maker))
+        };
+        self.has(node) || self.is_made_on_integers(value) || is_on_grid()
     }
 
     /// Whether a layer on integers makes a value, be it through an activation.
@@ -139,6 +153,22 @@ mod tests {
         assert_eq!(on_integers(&["stem"]), ["a", "b", "hidden", "answer"], "a pool, and a sum of which one side is free");
         assert_eq!(on_integers(&["b"]), ["stem", "pooled", "a", "hidden", "answer"], "through normalisation and pools");
         assert_eq!(on_integers(&["a"]), ["stem", "pooled", "b", "sum", "mean", "features", "hidden", "answer"]);
+    }
+
+    #[test]
+    fn a_layer_in_f32_takes_what_no_engine_must_round() {
+        let nodes = block();
+        let takes_rounded = |in_floats: &[&str], taker: &str, value: &str| {
+            let in_floats: Vec<String> = in_floats.iter().map(|&layer| layer.to_owned()).collect();
+            let computing = Computing::new(nodes.iter(), Integers::AllBut(&in_floats));
+            let taker = nodes.iter().find(|node| node.output[0] == taker).expect("a node");
+            computing.takes_rounded(taker, value)
+        };
+        assert!(takes_rounded(&[], "a", "pooled"));
+        assert!(takes_rounded(&["a"], "a", "pooled"), "it is on a grid as it is");
+        assert!(!takes_rounded(&["stem", "a"], "a", "pooled"), "it is not");
+        assert!(takes_rounded(&["b"], "b", "a.relu"), "or the layer before is computed in floats");
+        assert!(!takes_rounded(&["hidden"], "normal", "sum.relu"), "a sum");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use candle_core::DType;
 use candle_onnx::onnx::{GraphProto, ModelProto, NodeProto, TensorProto};
 
 use super::{
-    computing::{Computing, Integers, QUANTIZED, is_layer, layer_name},
+    computing::{Computing, Integers, QUANTIZED, SAME_GRID, is_layer, layer_name},
     dense, names,
 };
 use crate::{
@@ -20,9 +20,6 @@ use crate::{
 
 /// Operators that stay in f32.
 const FLOAT: [&str; 7] = ["Relu", "Clip", "BatchNormalization", "Dropout", "Softmax", "Constant", "ReduceMean"];
-
-/// Operators whose result lies on the grid of their input.
-const SAME_GRID: [&str; 4] = ["MaxPool", "Flatten", "Reshape", "Identity"];
 
 /// The first version of ONNX's operators with scales per channel.
 const LEAST_OPSET: i64 = 13;
@@ -100,10 +97,13 @@ impl ForeignGraph {
     /// The activations that become integers: all that operators on integers take, but for constants, and what layers on
     /// integers make, because engines fuse a layer only between two grids.
     pub(super) fn values(&self, integers: Integers<'_>) -> Vec<String> {
+        self.values_of(&Computing::new(nodes(&self.proto), integers))
+    }
+
+    fn values_of(&self, computing: &Computing<'_>) -> Vec<String> {
         let initializers = self.proto.graph.iter().flat_map(|graph| &graph.initializer).map(|tensor| &tensor.name);
         let made = nodes(&self.proto).filter(|node| node.op_type == "Constant").flat_map(|node| &node.output);
         let constants: HashSet<&String> = initializers.chain(made).collect();
-        let computing = Computing::new(nodes(&self.proto), integers);
         let mut values: Vec<String> = Vec::new();
         for node in nodes(&self.proto).filter(|node| QUANTIZED.contains(&node.op_type.as_str())) {
             let taken = if node.op_type == "Add" { 2 } else { 1 };
@@ -125,7 +125,8 @@ impl ForeignGraph {
         format: IntegerFormat,
     ) -> Result<ModelProto, ExportError> {
         let Some(old) = &self.proto.graph else { return Ok(self.without_graph()) };
-        let values = self.values(integers);
+        let computing = Computing::new(nodes(&self.proto), integers);
+        let values = self.values_of(&computing);
         let taken = values.iter().filter_map(|value| ranges.get_key_value(value));
         let scales = self.scales(&taken.map(|(value, ends)| (value.clone(), *ends)).collect());
         let mut writing = Writing { foreign: self, scales, format, graph: GraphBuilder::default(), rounded: HashMap::new() };
@@ -133,20 +134,18 @@ impl ForeignGraph {
         for input in &old.input {
             writing.write_pair(&input.name);
         }
-        for mut node in old.node.iter().cloned() {
-            if is_layer(&node) && integers.has_layer(&node) {
-                writing.write_weights(&mut node, &old.initializer)?;
+        for node in &old.node {
+            let mut written = node.clone();
+            if is_layer(node) && computing.has(node) {
+                writing.write_weights(&mut written, &old.initializer)?;
             }
-            if QUANTIZED.contains(&node.op_type.as_str()) {
-                for value in &mut node.input {
-                    if let Some(name) = writing.rounded.get(value) {
-                        value.clone_from(name);
-                    }
+            for value in &mut written.input {
+                if let Some(name) = writing.rounded.get(value).filter(|_| computing.takes_rounded(node, value)) {
+                    value.clone_from(name);
                 }
             }
-            let made = node.output.clone();
-            writing.graph.push(node);
-            made.iter().for_each(|value| writing.write_pair(value));
+            writing.graph.push(written);
+            node.output.iter().for_each(|value| writing.write_pair(value));
         }
         let graph = finished(old, writing.graph).map_err(|error| ExportError::Candle {
             doing: "writing integers",
