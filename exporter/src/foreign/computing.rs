@@ -12,8 +12,8 @@ pub(super) const SAME_GRID: [&str; 4] = ["MaxPool", "Flatten", "Reshape", "Ident
 /// Those of them that have weights.
 const LAYERS: [&str; 2] = ["Conv", "Gemm"];
 
-/// Operators that engines fuse with the layer before them.
-const ACTIVATIONS: [&str; 2] = ["Relu", "Clip"];
+/// Operators that engines fuse with the layer before them, or leave out.
+const FUSED: [&str; 3] = ["Relu", "Clip", "Dropout"];
 
 /// What of a graph computes on integers.
 #[derive(Clone, Copy)]
@@ -87,14 +87,25 @@ impl<'a> Computing<'a> {
         self.has(node) || self.is_made_on_integers(value) || is_on_grid()
     }
 
-    /// Whether a layer on integers makes a value, be it through an activation.
-    pub(super) fn is_made_on_integers(&self, value: &str) -> bool {
+    /// Whether a value that a node takes must have a grid: where the node computes on integers, and where a layer that
+    /// does so is fused only between two grids. A dense layer with nothing fused to it can make f32 of integers.
+    pub(super) fn needs_grid(&self, node: &NodeProto, value: &str) -> bool {
+        let is_dense = || self.makers.get(value).is_some_and(|maker| maker.op_type == "Gemm");
+        self.has(node) || (!is_fused(node) && self.is_made_on_integers(value) && !is_dense())
+    }
+
+    /// Whether a layer on integers makes a value, be it through what is fused with it.
+    fn is_made_on_integers(&self, value: &str) -> bool {
         let mut maker = self.makers.get(value);
-        while let Some(node) = maker.filter(|node| ACTIVATIONS.contains(&node.op_type.as_str())) {
+        while let Some(node) = maker.filter(|node| is_fused(node)) {
             maker = node.input.first().and_then(|value| self.makers.get(value.as_str()));
         }
         maker.is_some_and(|node| is_layer(node) && self.integers.has_layer(node))
     }
+}
+
+fn is_fused(node: &NodeProto) -> bool {
+    FUSED.contains(&node.op_type.as_str())
 }
 
 pub(super) fn is_layer(node: &NodeProto) -> bool {
@@ -177,6 +188,34 @@ mod tests {
         let computing = Computing::new(nodes.iter(), Integers::Only("a"));
         let made: Vec<_> = nodes.iter().filter(|node| computing.has(node)).map(|node| node.output[0].as_str()).collect();
         assert_eq!(made, ["a"]);
-        assert!(computing.is_made_on_integers("a.relu") && !computing.is_made_on_integers("stem.relu"));
+        assert_eq!(on_grids(&computing, &nodes), ["pooled", "a.relu"]);
+    }
+
+    /// The first inputs that must have a grid.
+    fn on_grids<'a>(computing: &Computing<'_>, nodes: &'a [NodeProto]) -> Vec<&'a str> {
+        let taken = nodes.iter().map(|node| (node, node.input[0].as_str()));
+        taken.filter(|(node, value)| computing.needs_grid(node, value)).map(|(_, value)| value).collect()
+    }
+
+    #[test]
+    fn what_a_layer_on_integers_makes_has_a_grid_whatever_takes_it() {
+        let taken_by = |operator: &str| {
+            let nodes = [
+                node("Conv", &["picture"], "a"),
+                node("Relu", &["a"], "a.relu"),
+                node("Dropout", &["a.relu"], "dropped"),
+                node(operator, &["dropped"], "mean"),
+                node("Gemm", &["mean"], "hidden"),
+                node("Clip", &["hidden"], "hidden.clip"),
+                node(operator, &["hidden.clip"], "normal"),
+                node("Gemm", &["normal"], "logits"),
+                node("Softmax", &["logits"], "answer"),
+            ];
+            let computing = Computing::new(nodes.iter(), Integers::AllBut(&[]));
+            on_grids(&computing, &nodes).join(" ")
+        };
+        for operator in ["ReduceMean", "BatchNormalization", "Flatten"] {
+            assert_eq!(taken_by(operator), "picture dropped mean hidden.clip normal", "{operator}");
+        }
     }
 }

@@ -94,8 +94,7 @@ impl ForeignGraph {
             .collect()
     }
 
-    /// The activations that become integers: all that operators on integers take, but for constants, and what layers on
-    /// integers make, because engines fuse a layer only between two grids.
+    /// The activations that become integers, but for constants.
     pub(super) fn values(&self, integers: Integers<'_>) -> Vec<String> {
         self.values_of(&Computing::new(nodes(&self.proto), integers))
     }
@@ -105,11 +104,10 @@ impl ForeignGraph {
         let made = nodes(&self.proto).filter(|node| node.op_type == "Constant").flat_map(|node| &node.output);
         let constants: HashSet<&String> = initializers.chain(made).collect();
         let mut values: Vec<String> = Vec::new();
-        for node in nodes(&self.proto).filter(|node| QUANTIZED.contains(&node.op_type.as_str())) {
+        for node in nodes(&self.proto) {
             let taken = if node.op_type == "Add" { 2 } else { 1 };
             for value in node.input.iter().take(taken) {
-                let is_needed = computing.has(node) || computing.is_made_on_integers(value);
-                if is_needed && !constants.contains(value) && !values.contains(value) {
+                if computing.needs_grid(node, value) && !constants.contains(value) && !values.contains(value) {
                     values.push(value.clone());
                 }
             }
