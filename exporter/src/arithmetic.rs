@@ -25,7 +25,7 @@ pub struct Arithmetic {
 pub(crate) enum Layers<'a> {
     /// In the order in which every engine computes them, because nothing branches.
     InOrder(&'a [u64]),
-    /// By the names of their nodes.
+    /// By the names of their nodes, each of which is its own.
     Named(&'a [(String, u64)]),
 }
 
@@ -105,14 +105,10 @@ impl Arithmetic {
                     *by += count;
                 }
             }
-            // Operators on integers keep the name of the layer, at most with a number behind it; those on floats are
-            // called after what they were fused with.
+            // Operators on floats are called after what they were fused with.
             Layers::Named(layers) => {
                 for node in nodes.into_iter().filter(|node| is_integer(node)) {
-                    let name = node.name.rsplit_once("_token_").map_or(node.name.as_str(), |(name, _)| name);
-                    let Some((_, count)) = layers.iter().find(|(layer, _)| layer == name) else {
-                        return Self::unknown(&counts);
-                    };
+                    let Some(count) = count_of(&node.name, layers) else { return Self::unknown(&counts) };
                     arithmetic.int8 += count;
                 }
                 arithmetic.fp32 = counts.iter().sum::<u64>().saturating_sub(arithmetic.int8);
@@ -146,6 +142,13 @@ impl Arithmetic {
     pub fn total(&self) -> u64 {
         self.int8 + self.fp16 + self.fp32 + self.unknown
     }
+}
+
+/// The multiply-accumulates of the layer that an operator on integers of ONNX Runtime computes: it keeps the name of the
+/// layer, at most with `_token_` and a number behind it.
+fn count_of(operator: &str, layers: &[(String, u64)]) -> Option<u64> {
+    let count = |name: &str| layers.iter().find(|(layer, _)| layer == name).map(|(_, count)| *count);
+    count(operator).or_else(|| operator.rsplit_once("_token_").and_then(|(name, _)| count(name)))
 }
 
 /// The shares, in words: `99.9 % int8, 0.1 % fp32`.
@@ -193,8 +196,8 @@ mod tests {
         let nodes = &mut model.graph.as_mut().expect("a graph").node;
         nodes[0].name = "shortcut_token_12".into();
         nodes[1].name = "relu_nchwc".into();
-        nodes[2].name = "fc".into();
-        let layers = [("conv".to_owned(), 900), ("shortcut".to_owned(), 90), ("fc".to_owned(), 10)];
+        nodes[2].name = "fc_token_of".into();
+        let layers = [("conv".to_owned(), 900), ("shortcut".to_owned(), 90), ("fc_token_of".to_owned(), 10)];
         let found = Arithmetic::of_graph(&model, Layers::Named(&layers));
         assert_eq!(found, Arithmetic { int8: 100, fp32: 900, ..Arithmetic::default() });
         model.graph.as_mut().expect("a graph").node[0].name = "another".into();

@@ -26,10 +26,9 @@ pub(super) enum Integers<'a> {
 
 impl Integers<'_> {
     pub(super) fn has_layer(self, node: &NodeProto) -> bool {
-        let name = layer_name(node);
         match self {
-            Self::AllBut(layers) => !layers.iter().any(|layer| layer == name),
-            Self::Only(layer) => layer == name,
+            Self::AllBut(layers) => !layers.contains(&node.name),
+            Self::Only(layer) => layer == node.name,
         }
     }
 }
@@ -112,17 +111,13 @@ pub(super) fn is_layer(node: &NodeProto) -> bool {
     LAYERS.contains(&node.op_type.as_str())
 }
 
-/// The name of a layer: that of its node, or where it has none of what it makes.
-pub(super) fn layer_name(node: &NodeProto) -> &str {
-    if node.name.is_empty() { node.output.first().map_or("", String::as_str) } else { &node.name }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn node(operator: &str, inputs: &[&str], output: &str) -> NodeProto {
         NodeProto {
+            name: output.into(),
             op_type: operator.into(),
             input: inputs.iter().map(|&input| input.into()).collect(),
             output: vec![output.into()],

@@ -1,6 +1,28 @@
-use std::iter;
+use std::{collections::HashSet, iter};
 
 use candle_onnx::onnx::GraphProto;
+
+/// Gives nodes that have no name that of what they make, and those that have another's a number behind it: layers are told
+/// by the names of their nodes, in reports and in the graph that an engine computes.
+pub(super) fn name_nodes(graph: &mut GraphProto) {
+    let mut known: HashSet<String> = graph.node.iter().map(|node| node.name.clone()).collect();
+    let mut seen = HashSet::from([String::new()]);
+    for node in &mut graph.node {
+        if seen.insert(node.name.clone()) {
+            continue;
+        }
+        if node.name.is_empty() {
+            node.name = node.output.first().unwrap_or(&node.op_type).clone();
+        }
+        let wanted = node.name.clone();
+        for number in 2.. {
+            if known.insert(node.name.clone()) {
+                break;
+            }
+            node.name = format!("{wanted}_{number}");
+        }
+    }
+}
 
 /// A text that no name of a graph contains, for new names: one of the graph's own, the text, and what is new. Without it,
 /// what is made of a layer's value `X` would meet the weights `X.weight` that this project's own files have.
@@ -27,6 +49,22 @@ mod tests {
     use candle_onnx::onnx::NodeProto;
 
     use super::*;
+
+    #[test]
+    fn every_node_gets_a_name_of_its_own() {
+        let node = |name: &str, output: &str| NodeProto {
+            name: name.into(),
+            op_type: "Conv".into(),
+            output: Some(output).filter(|output| !output.is_empty()).map(Into::into).into_iter().collect(),
+            ..NodeProto::default()
+        };
+        let named = [("conv", "a"), ("", "b"), ("conv", "c"), ("conv_2", "d"), ("", "conv"), ("", "")];
+        let node = named.map(|(name, output)| node(name, output)).into();
+        let mut graph = GraphProto { node, ..GraphProto::default() };
+        name_nodes(&mut graph);
+        let names: Vec<_> = graph.node.iter().map(|node| node.name.as_str()).collect();
+        assert_eq!(names, ["conv", "b", "conv_3", "conv_2", "conv_4", "Conv"]);
+    }
 
     #[test]
     fn a_mark_is_in_no_name() {

@@ -7,7 +7,7 @@ use candle_core::DType;
 use candle_onnx::onnx::{GraphProto, ModelProto, NodeProto, TensorProto};
 
 use super::{
-    computing::{Computing, Integers, QUANTIZED, SAME_GRID, is_layer, layer_name},
+    computing::{Computing, Integers, QUANTIZED, SAME_GRID, is_layer},
     dense, names,
 };
 use crate::{
@@ -48,10 +48,11 @@ pub(super) type Ranges = BTreeMap<String, (f32, f32)>;
 type Scales = BTreeMap<String, (String, ActivationScale)>;
 
 impl ForeignGraph {
-    /// Checks the operators, and gives dense layers one form.
+    /// Checks the operators, and gives dense layers one form and nodes names of their own.
     pub(super) fn new(path: &Path, mut proto: ModelProto) -> Result<Self, ExportError> {
         if let Some(graph) = &mut proto.graph {
             dense::join(graph);
+            names::name_nodes(graph);
         }
         let path = path.display().to_string();
         let opset = proto.opset_import.iter().find(|set| set.domain.is_empty() || set.domain == "ai.onnx");
@@ -87,7 +88,7 @@ impl ForeignGraph {
         nodes(&self.proto)
             .filter(|node| is_layer(node))
             .map(|node| ForeignLayer {
-                name: layer_name(node).to_owned(),
+                name: node.name.clone(),
                 map: node.output.first().filter(|_| node.op_type == "Conv").cloned(),
                 weights: weights(node).unwrap_or(0),
             })
