@@ -1,7 +1,7 @@
 use std::{io, path::PathBuf};
 
 use models::{DecodeError, NetworkError, PreprocessError, RunFolderError};
-use runtime::RuntimeError;
+use runtime::{EngineChoice, RuntimeError};
 
 use crate::{ExportReport, ForeignReport, GateFailure};
 
@@ -131,8 +131,8 @@ pub enum ExportError {
     },
     /// A file of another project has an operator that is none of a VGG- or ResNet-like classifier.
     #[error(
-        "{path} has the node '{node}' with the operator {operator}, which is not known here; known are convolutions, Gemm, \
-         Add, pools, Relu, Clip, BatchNormalization, Flatten, Reshape, Identity, Dropout and Softmax"
+        "{path} has the node '{node}' with the operator {operator}, which is not known here; known are {}, and MatMul with \
+         constant weights", known.join(", ")
     )]
     ForeignOperator {
         /// The ONNX file.
@@ -141,6 +141,20 @@ pub enum ExportError {
         node: String,
         /// Its operator.
         operator: String,
+        /// Those that are known, but for the product that is a dense layer.
+        known: Vec<&'static str>,
+    },
+    /// An engine fails on a graph that is made of another project's to look at it.
+    #[error("{engine} cannot compute the graph of {path} while {doing}; no file was written")]
+    ForeignEngine {
+        /// The ONNX file.
+        path: String,
+        /// The engine.
+        engine: EngineChoice,
+        /// What the graph is for.
+        doing: &'static str,
+        /// What the engine says.
+        source: Box<RuntimeError>,
     },
     /// A layer of a file of another project cannot be quantized.
     #[error("the node '{node}' of {path} cannot be quantized: {reason}")]

@@ -2,6 +2,7 @@
 
 mod computing;
 mod dense;
+mod engine;
 mod names;
 mod observation;
 mod reading;
@@ -15,11 +16,12 @@ use rand_chacha::{
     ChaCha8Rng,
     rand_core::{Rng, SeedableRng},
 };
-use runtime::{EngineChoice, Model};
+use runtime::Model;
 use serde::Serialize;
 
 use self::{
     computing::Integers,
+    engine::{ReferenceEngine, reference_engine},
     observation::{Observed, Seen},
     rewrite::{ForeignGraph, Ranges},
     search::{ForeignSearch, ForeignTrial},
@@ -157,23 +159,15 @@ fn observe(
     let layers = graph.layers();
     let maps: Vec<&str> = layers.iter().filter_map(|layer| layer.map.as_deref()).collect();
     let values = graph.values(Integers::AllBut(&[]));
+    let engine = ReferenceEngine { source: graph.path(), preprocess, options, doing: "observing its values" };
     let seen = Seen { proto: graph.proto(), values: &values, maps: &maps };
-    let Observed { ranges, positions } = seen.observe(calibration, preprocess, options, progress)?;
+    let Observed { ranges, positions } = seen.observe(engine, calibration, progress)?;
     let mut positions = positions.into_iter();
     let counted = layers.into_iter().map(|layer| {
         let positions = if layer.map.is_some() { positions.next().unwrap_or(0) } else { 1 };
         (layer.name, layer.weights * positions)
     });
     Ok((counted.collect(), ranges))
-}
-
-/// The engine whose answers are to be kept.
-fn reference_engine(target: Target) -> EngineChoice {
-    match target {
-        Target::Generic | Target::Tract => EngineChoice::Tract,
-        Target::OrtCpu => EngineChoice::Ort,
-        Target::OrtCuda => EngineChoice::OrtCuda,
-    }
 }
 
 /// Every other picture of a class calibrates, in a random order; the others verify.
@@ -238,6 +232,7 @@ mod tests {
     };
     use models::Head;
     use prost::Message;
+    use runtime::EngineChoice;
 
     use super::*;
     use crate::{
@@ -476,6 +471,7 @@ mod tests {
         });
         let named = |error: &ExportError, texts: [&str; 2]| texts.iter().all(|text| error.to_string().contains(text));
         assert!(named(&error, ["node/stem.relu", "Sigmoid"]), "{error}");
+        assert!(named(&error, ["ReduceMean", "MatMul"]), "{error}");
         let error = refusal(&|proto| proto.opset_import[0].version = 11);
         assert!(named(&error, ["opset 11", "13"]), "{error}");
         let error = refusal(&|proto| {

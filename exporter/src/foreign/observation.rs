@@ -4,12 +4,9 @@ use candle_onnx::onnx::{
     GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto, tensor_proto::DataType,
     tensor_shape_proto::Dimension, tensor_shape_proto::dimension::Value, type_proto,
 };
-use models::Preprocess;
-use prost::Message;
-use runtime::{Model, RuntimeError};
 
-use super::rewrite::Ranges;
-use crate::{ExportError, ExportOptions, Progress, graph::integer, pictures::Inputs, progress::advance};
+use super::{engine::ReferenceEngine, rewrite::Ranges};
+use crate::{ExportError, Progress, graph::integer, pictures::Inputs, progress::advance};
 
 /// What an engine sees of a graph.
 pub(super) struct Observed {
@@ -33,21 +30,17 @@ impl Seen<'_> {
     /// dimensions of each map, as its only output, so that memory holds no more than a few numbers for each.
     pub(super) fn observe(
         &self,
+        engine: ReferenceEngine<'_>,
         inputs: &Inputs,
-        preprocess: &Preprocess,
-        options: &ExportOptions,
         progress: &mut dyn Progress,
     ) -> Result<Observed, ExportError> {
         let Self { proto, values, maps } = *self;
-        let failed = |source: RuntimeError| ExportError::Engine { engine: "the engine that calibrates", source };
-        let engine = super::reference_engine(options.target);
-        let model = Model::builder().engine(engine).threads(options.threads).preprocess(preprocess.clone());
-        let model = model.from_bytes(probe(proto, values, maps).encode_to_vec()).map_err(failed)?;
+        let model = engine.open(&probe(proto, values, maps))?;
         progress.start("calibration", inputs.len());
         let mut ranges: Ranges = values.iter().map(|value| (value.clone(), (0.0, 0.0))).collect();
         let mut positions = Vec::new();
-        for range in inputs.batches(1) {
-            let found = model.logits(&inputs.load(range)?, 1).map_err(failed)?;
+        for picture in 0..inputs.len() {
+            let found = engine.outputs(&model, inputs, picture)?;
             for (value, ends) in values.iter().zip(found.chunks(2)) {
                 if let (Some((low, high)), &[least, most]) = (ranges.get_mut(value), ends) {
                     (*low, *high) = (low.min(least), high.max(most));

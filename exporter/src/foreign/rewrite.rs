@@ -66,10 +66,17 @@ impl ForeignGraph {
             standard && (QUANTIZED.contains(&operator) || FLOAT.contains(&operator))
         };
         if let Some(node) = nodes(&proto).find(|node| !known(node)) {
-            return Err(ExportError::ForeignOperator { path, node: node.name.clone(), operator: node.op_type.clone() });
+            let (node, operator) = (node.name.clone(), node.op_type.clone());
+            let known = QUANTIZED.into_iter().chain(FLOAT).collect();
+            return Err(ExportError::ForeignOperator { path, node, operator, known });
         }
         let mark = proto.graph.as_ref().map(names::mark).unwrap_or_default();
         Ok(Self { proto, path, mark })
+    }
+
+    /// Where it was read from.
+    pub(super) fn path(&self) -> &str {
+        &self.path
     }
 
     /// The file.

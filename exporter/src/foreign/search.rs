@@ -1,13 +1,13 @@
 use std::collections::BTreeMap;
 
 use candle_onnx::onnx::ModelProto;
-use models::{ModelCard, Preprocess};
+use models::ModelCard;
 use prost::Message;
-use runtime::{Model, RuntimeError};
 
 use super::{
     computing::Integers,
-    note_quantization, reference_engine,
+    engine::ReferenceEngine,
+    note_quantization,
     rewrite::{ForeignGraph, Ranges},
 };
 use crate::{
@@ -132,14 +132,12 @@ impl ForeignSearch<'_> {
 
     /// What a graph makes of the first calibration pictures, in the engine that the file is for.
     fn outputs(&self, proto: &ModelProto) -> Result<Vec<f32>, ExportError> {
-        let failed = |source: RuntimeError| ExportError::Engine { engine: "the engine that compares layers", source };
-        let preprocess: &Preprocess = &self.card.preprocess;
-        let engine = reference_engine(self.options.target);
-        let model = Model::builder().engine(engine).threads(self.options.threads).preprocess(preprocess.clone());
-        let model = model.from_bytes(proto.encode_to_vec()).map_err(failed)?;
+        let (source, preprocess, options) = (self.graph.path(), &self.card.preprocess, self.options);
+        let engine = ReferenceEngine { source, preprocess, options, doing: "comparing its layers in int8 and fp32" };
+        let model = engine.open(proto)?;
         let mut outputs = Vec::new();
         for picture in 0..self.calibration.len().min(COMPARED_PICTURES) {
-            outputs.extend(model.logits(&self.calibration.load(picture..picture + 1)?, 1).map_err(failed)?);
+            outputs.extend(engine.outputs(&model, self.calibration, picture)?);
         }
         Ok(outputs)
     }
