@@ -3,6 +3,7 @@
 mod computing;
 mod dense;
 mod engine;
+mod file;
 mod names;
 mod observation;
 mod reading;
@@ -88,15 +89,17 @@ pub fn quantize_foreign(
     let start = Instant::now();
     Draft::check_folder(&options.output)?;
     let unusable = |error| ExportError::Foreign { path: source.model.clone(), source: Box::new(error) };
+    // It knows more kinds of files that are none than a decoder of protobuf, and reads no weights.
+    runtime::describe(&source.model).map_err(unusable)?;
+    let (mut proto, source_bytes) = reading::read(&source.model)?;
+    let entries = std::mem::take(&mut proto.metadata_props).into_iter();
+    let metadata: BTreeMap<String, String> = entries.map(|entry| (entry.key, entry.value)).collect();
+    let graph = ForeignGraph::new(&source.model, proto)?;
     let mut builder = Model::builder().engine(reference_engine(options.target)).threads(options.threads);
     if let Some(preset) = source.preset {
         builder = builder.preset(preset);
     }
     let model = builder.open(&source.model).map_err(unusable)?;
-    let (proto, source_bytes) = reading::read(&source.model)?;
-    let metadata: BTreeMap<String, String> =
-        proto.metadata_props.iter().map(|entry| (entry.key.clone(), entry.value.clone())).collect();
-    let graph = ForeignGraph::new(&source.model, proto)?;
 
     let split = divide(source, &model)?;
     let preprocess = &model.preprocess().clone();
@@ -114,9 +117,9 @@ pub fn quantize_foreign(
         return Err(ExportError::NoVerificationPictures);
     }
     let expected = Expected::of_model(&model, &inputs, progress)?;
-    let (layers, ranges) = observe(&graph, &calibration, preprocess, options, progress)?;
     let card = ModelCard { metrics: Vec::new(), preprocess: preprocess.clone(), ..model.card().clone() };
     drop(model);
+    let (layers, ranges) = observe(&graph, &calibration, preprocess, options, progress)?;
     let search = ForeignSearch {
         graph: &graph,
         layers: &layers,
@@ -160,7 +163,7 @@ fn observe(
     let maps: Vec<&str> = layers.iter().filter_map(|layer| layer.map.as_deref()).collect();
     let values = graph.values(Integers::AllBut(&[]));
     let engine = ReferenceEngine { source: graph.path(), preprocess, options, doing: "observing its values" };
-    let seen = Seen { proto: graph.proto(), values: &values, maps: &maps };
+    let seen = Seen { graph, values: &values, maps: &maps };
     let Observed { ranges, positions } = seen.observe(engine, calibration, progress)?;
     let mut positions = positions.into_iter();
     let counted = layers.into_iter().map(|layer| {

@@ -45,7 +45,7 @@ pub(super) struct Computing<'a> {
 
 impl<'a> Computing<'a> {
     /// Of a graph's nodes in their order: ONNX demands that a value is made before it is taken.
-    pub(super) fn new(nodes: impl Iterator<Item = &'a NodeProto>, integers: Integers<'a>) -> Self {
+    pub(super) fn new(nodes: &'a [NodeProto], integers: Integers<'a>) -> Self {
         let mut makers = HashMap::new();
         let mut floats: HashSet<&str> = HashSet::new();
         for node in nodes {
@@ -148,7 +148,7 @@ mod tests {
     fn on_integers(in_floats: &[&str]) -> Vec<String> {
         let nodes = block();
         let in_floats: Vec<String> = in_floats.iter().map(|&layer| layer.to_owned()).collect();
-        let computing = Computing::new(nodes.iter(), Integers::AllBut(&in_floats));
+        let computing = Computing::new(&nodes, Integers::AllBut(&in_floats));
         nodes.iter().filter(|node| computing.has(node)).flat_map(|node| node.output.clone()).collect()
     }
 
@@ -166,7 +166,7 @@ mod tests {
         let nodes = block();
         let takes_rounded = |in_floats: &[&str], taker: &str, value: &str| {
             let in_floats: Vec<String> = in_floats.iter().map(|&layer| layer.to_owned()).collect();
-            let computing = Computing::new(nodes.iter(), Integers::AllBut(&in_floats));
+            let computing = Computing::new(&nodes, Integers::AllBut(&in_floats));
             let taker = nodes.iter().find(|node| node.output[0] == taker).expect("a node");
             computing.takes_rounded(taker, value)
         };
@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn a_layer_alone_on_integers_takes_no_other_operator_along() {
         let nodes = block();
-        let computing = Computing::new(nodes.iter(), Integers::Only("a"));
+        let computing = Computing::new(&nodes, Integers::Only("a"));
         let made: Vec<_> = nodes.iter().filter(|node| computing.has(node)).map(|node| node.output[0].as_str()).collect();
         assert_eq!(made, ["a"]);
         assert_eq!(on_grids(&computing, &nodes), ["pooled", "a.relu"]);
@@ -206,7 +206,7 @@ mod tests {
                 node("Gemm", &["normal"], "logits"),
                 node("Softmax", &["logits"], "answer"),
             ];
-            let computing = Computing::new(nodes.iter(), Integers::AllBut(&[]));
+            let computing = Computing::new(&nodes, Integers::AllBut(&[]));
             on_grids(&computing, &nodes).join(" ")
         };
         for operator in ["ReduceMean", "BatchNormalization", "Flatten"] {

@@ -1,9 +1,8 @@
-use candle_onnx::onnx::ModelProto;
 use models::Preprocess;
-use prost::Message;
-use runtime::{EngineChoice, Model, RuntimeError};
+use runtime::{EngineChoice, Model, ModelBuilder, RuntimeError};
 
-use crate::{ExportError, ExportOptions, Target, pictures::Inputs};
+use super::file::ForeignFile;
+use crate::{ExportError, ExportOptions, Target, draft::Draft, pictures::Inputs};
 
 /// The engine whose answers are to be kept, for graphs that are only looked at.
 #[derive(Clone, Copy)]
@@ -26,11 +25,21 @@ pub(super) fn reference_engine(target: Target) -> EngineChoice {
 }
 
 impl ReferenceEngine<'_> {
-    /// Loads a graph.
-    pub(super) fn open(&self, proto: &ModelProto) -> Result<Model, ExportError> {
+    /// Loads the file that the graphs are made of.
+    pub(super) fn open_source(&self) -> Result<Model, ExportError> {
+        self.builder().open(self.source).map_err(|error| self.failed(error))
+    }
+
+    /// Loads a graph, from a file that is there no longer than that takes: engines read weights from a file one by one,
+    /// while bytes in memory would be there beside what the engine makes of them.
+    pub(super) fn open(&self, file: &ForeignFile<'_>) -> Result<Model, ExportError> {
+        let draft = Draft::of_bytes(&self.options.output, &file.encode()?)?;
+        self.builder().open(draft.path()).map_err(|error| self.failed(error))
+    }
+
+    fn builder(&self) -> ModelBuilder {
         let engine = reference_engine(self.options.target);
-        let model = Model::builder().engine(engine).threads(self.options.threads).preprocess(self.preprocess.clone());
-        model.from_bytes(proto.encode_to_vec()).map_err(|error| self.failed(error))
+        Model::builder().engine(engine).threads(self.options.threads).preprocess(self.preprocess.clone())
     }
 
     /// What a graph makes of one picture.
@@ -60,7 +69,7 @@ mod tests {
             options: &ExportOptions { target: Target::Tract, ..ExportOptions::new("q.onnx") },
             doing: "comparing layers",
         };
-        let error = engine.open(&ModelProto { ir_version: 8, ..ModelProto::default() }).err().expect("no graph");
+        let error = engine.open_source().err().expect("no such file");
         let text = error.to_string();
         assert!(["resnet.onnx", "tract", "comparing layers", "no file"].iter().all(|part| text.contains(part)), "{text}");
     }

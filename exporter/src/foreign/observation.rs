@@ -1,11 +1,14 @@
 use std::slice;
 
 use candle_onnx::onnx::{
-    GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto, tensor_proto::DataType,
+    GraphProto, NodeProto, TypeProto, ValueInfoProto, tensor_proto::DataType,
     tensor_shape_proto::Dimension, tensor_shape_proto::dimension::Value, type_proto,
 };
 
-use super::{engine::ReferenceEngine, rewrite::Ranges};
+use super::{
+    engine::ReferenceEngine,
+    rewrite::{ForeignGraph, Ranges},
+};
 use crate::{ExportError, Progress, graph::integer, pictures::Inputs, progress::advance};
 
 /// What an engine sees of a graph.
@@ -18,7 +21,7 @@ pub(super) struct Observed {
 
 /// What of a graph is looked at.
 pub(super) struct Seen<'a> {
-    pub(super) proto: &'a ModelProto,
+    pub(super) graph: &'a ForeignGraph,
     pub(super) values: &'a [String],
     pub(super) maps: &'a [&'a str],
 }
@@ -34,8 +37,8 @@ impl Seen<'_> {
         inputs: &Inputs,
         progress: &mut dyn Progress,
     ) -> Result<Observed, ExportError> {
-        let Self { proto, values, maps } = *self;
-        let model = engine.open(&probe(proto, values, maps))?;
+        let Self { graph, values, maps } = *self;
+        let model = engine.open(&graph.with_graph(probe(graph, values, maps)))?;
         progress.start("calibration", inputs.len());
         let mut ranges: Ranges = values.iter().map(|value| (value.clone(), (0.0, 0.0))).collect();
         let mut positions = Vec::new();
@@ -59,39 +62,40 @@ const MAP_DIMS: usize = 4;
 
 /// The graph with the ends of its values and then the dimensions of its maps, f32 `[1, 2 × values + 4 × maps]`, in the
 /// place of its output.
-fn probe(proto: &ModelProto, values: &[String], maps: &[&str]) -> ModelProto {
-    let mut probe = ModelProto { metadata_props: Vec::new(), ..proto.clone() };
-    let Some(graph) = &mut probe.graph else { return probe };
+fn probe(foreign: &ForeignGraph, values: &[String], maps: &[&str]) -> GraphProto {
+    let graph = foreign.graph();
+    let mut nodes = graph.node.clone();
     let mut ends = Vec::with_capacity(2 * values.len());
     for (number, value) in values.iter().enumerate() {
         for operator in ["ReduceMin", "ReduceMax"] {
-            let (end, row) = (format!("probe/{operator}/{number}"), format!("probe/{operator}/{number}/row"));
-            graph.node.push(node(operator, slice::from_ref(value), &end));
-            graph.node.push(NodeProto { attribute: vec![integer("axis", 1)], ..node("Flatten", &[end], &row) });
+            let end = foreign.marked(&format!("{operator}/{number}"));
+            let row = format!("{end}/row");
+            nodes.push(node(operator, slice::from_ref(value), &end));
+            nodes.push(NodeProto { attribute: vec![integer("axis", 1)], ..node("Flatten", &[end], &row) });
             ends.push(row);
         }
     }
     for (number, &map) in maps.iter().enumerate() {
-        let [shape, floats, row] = ["shape", "floats", "row"].map(|part| format!("probe/map/{number}/{part}"));
-        graph.node.push(node("Shape", &[map.to_owned()], &shape));
+        let [shape, floats, row] = ["shape", "floats", "row"].map(|part| foreign.marked(&format!("{part}/{number}")));
+        nodes.push(node("Shape", &[map.to_owned()], &shape));
         let to = integer("to", DataType::Float as i64);
-        graph.node.push(NodeProto { attribute: vec![to], ..node("Cast", &[shape], &floats) });
-        graph.node.push(NodeProto { attribute: vec![integer("axis", 0)], ..node("Flatten", &[floats], &row) });
+        nodes.push(NodeProto { attribute: vec![to], ..node("Cast", &[shape], &floats) });
+        nodes.push(NodeProto { attribute: vec![integer("axis", 0)], ..node("Flatten", &[floats], &row) });
         ends.push(row);
     }
+    let probe = foreign.marked("probe");
     let columns = 2 * values.len() + MAP_DIMS * maps.len();
-    graph.node.push(NodeProto { attribute: vec![integer("axis", 1)], ..node("Concat", &ends, "probe") });
+    nodes.push(NodeProto { attribute: vec![integer("axis", 1)], ..node("Concat", &ends, &probe) });
     let batch = batch_of(graph);
     let columns = Dimension { value: Some(Value::DimValue(columns as i64)), ..Dimension::default() };
     let shape = candle_onnx::onnx::TensorShapeProto { dim: vec![batch, columns] };
     let tensor = type_proto::Tensor { elem_type: DataType::Float as i32, shape: Some(shape) };
-    graph.output = vec![ValueInfoProto {
-        name: "probe".to_owned(),
+    let output = ValueInfoProto {
+        name: probe.clone(),
         r#type: Some(TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..TypeProto::default() }),
         ..ValueInfoProto::default()
-    }];
-    graph.value_info.clear();
-    probe
+    };
+    GraphProto { node: nodes, input: graph.input.clone(), output: vec![output], name: probe, ..GraphProto::default() }
 }
 
 /// The batch dimension of the graph's output.

@@ -1,4 +1,5 @@
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashMap, HashSet},
     path::Path,
 };
@@ -8,13 +9,14 @@ use candle_onnx::onnx::{GraphProto, ModelProto, NodeProto, TensorProto};
 
 use super::{
     computing::{Computing, Integers, QUANTIZED, SAME_GRID, is_layer},
-    dense, names,
+    dense,
+    file::ForeignFile,
+    names,
 };
 use crate::{
     ExportError, IntegerFormat,
     folded::Affine,
     graph::{GraphBuilder, integer},
-    onnx_file::Initializer,
     quantization::int8::{ActivationScale, write_affine, write_scale},
 };
 
@@ -35,7 +37,9 @@ pub(super) struct ForeignLayer {
 
 /// The graph of another project, whose every operator is known.
 pub(super) struct ForeignGraph {
-    proto: ModelProto,
+    /// What the file says beside it.
+    header: ModelProto,
+    graph: GraphProto,
     path: String,
     /// What new names have that no name of the graph has.
     mark: String,
@@ -50,10 +54,9 @@ type Scales = BTreeMap<String, (String, ActivationScale)>;
 impl ForeignGraph {
     /// Checks the operators, and gives dense layers one form and nodes names of their own.
     pub(super) fn new(path: &Path, mut proto: ModelProto) -> Result<Self, ExportError> {
-        if let Some(graph) = &mut proto.graph {
-            dense::join(graph);
-            names::name_nodes(graph);
-        }
+        let mut graph = proto.graph.take().unwrap_or_default();
+        dense::join(&mut graph);
+        names::name_nodes(&mut graph);
         let path = path.display().to_string();
         let opset = proto.opset_import.iter().find(|set| set.domain.is_empty() || set.domain == "ai.onnx");
         let opset = opset.map_or(1, |set| set.version);
@@ -65,13 +68,13 @@ impl ForeignGraph {
             let standard = node.domain.is_empty() || node.domain == "ai.onnx";
             standard && (QUANTIZED.contains(&operator) || FLOAT.contains(&operator))
         };
-        if let Some(node) = nodes(&proto).find(|node| !known(node)) {
+        if let Some(node) = graph.node.iter().find(|node| !known(node)) {
             let (node, operator) = (node.name.clone(), node.op_type.clone());
             let known = QUANTIZED.into_iter().chain(FLOAT).collect();
             return Err(ExportError::ForeignOperator { path, node, operator, known });
         }
-        let mark = proto.graph.as_ref().map(names::mark).unwrap_or_default();
-        Ok(Self { proto, path, mark })
+        let mark = names::mark(&graph);
+        Ok(Self { header: header(proto), graph, path, mark })
     }
 
     /// Where it was read from.
@@ -79,20 +82,32 @@ impl ForeignGraph {
         &self.path
     }
 
-    /// The file.
-    pub(super) fn proto(&self) -> &ModelProto {
-        &self.proto
+    /// The file with another graph on its constants, without metadata.
+    pub(super) fn with_graph(&self, graph: GraphProto) -> ForeignFile<'_> {
+        let constants = self.graph.initializer.iter().map(Cow::Borrowed).collect();
+        ForeignFile { header: self.header.clone(), graph, constants }
+    }
+
+    /// The graph, with its constants.
+    pub(super) fn graph(&self) -> &GraphProto {
+        &self.graph
+    }
+
+    /// A name that the graph does not have, nor one that begins so.
+    pub(super) fn marked(&self, name: &str) -> String {
+        format!("{name}{}", self.mark)
     }
 
     /// Convolutions and dense layers, in the order of the graph.
     pub(super) fn layers(&self) -> Vec<ForeignLayer> {
         let weights = |node: &NodeProto| {
             let weight = node.input.get(1)?;
-            let tensor = self.proto.graph.iter().flat_map(|graph| &graph.initializer);
-            let dims = &tensor.into_iter().find(|tensor| tensor.name == *weight)?.dims;
+            let dims = &self.graph.initializer.iter().find(|tensor| tensor.name == *weight)?.dims;
             Some(dims.iter().product::<i64>() as u64)
         };
-        nodes(&self.proto)
+        self.graph
+            .node
+            .iter()
             .filter(|node| is_layer(node))
             .map(|node| ForeignLayer {
                 name: node.name.clone(),
@@ -104,15 +119,15 @@ impl ForeignGraph {
 
     /// The activations that become integers, but for constants.
     pub(super) fn values(&self, integers: Integers<'_>) -> Vec<String> {
-        self.values_of(&Computing::new(nodes(&self.proto), integers))
+        self.values_of(&Computing::new(&self.graph.node, integers))
     }
 
     fn values_of(&self, computing: &Computing<'_>) -> Vec<String> {
-        let initializers = self.proto.graph.iter().flat_map(|graph| &graph.initializer).map(|tensor| &tensor.name);
-        let made = nodes(&self.proto).filter(|node| node.op_type == "Constant").flat_map(|node| &node.output);
+        let initializers = self.graph.initializer.iter().map(|tensor| &tensor.name);
+        let made = self.graph.node.iter().filter(|node| node.op_type == "Constant").flat_map(|node| &node.output);
         let constants: HashSet<&String> = initializers.chain(made).collect();
         let mut values: Vec<String> = Vec::new();
-        for node in nodes(&self.proto) {
+        for node in &self.graph.node {
             let taken = if node.op_type == "Add" { 2 } else { 1 };
             for value in node.input.iter().take(taken) {
                 if computing.needs_grid(node, value) && !constants.contains(value) && !values.contains(value) {
@@ -129,21 +144,20 @@ impl ForeignGraph {
         ranges: &Ranges,
         integers: Integers<'_>,
         format: IntegerFormat,
-    ) -> Result<ModelProto, ExportError> {
-        let Some(old) = &self.proto.graph else { return Ok(self.without_graph()) };
-        let computing = Computing::new(nodes(&self.proto), integers);
+    ) -> Result<ForeignFile<'_>, ExportError> {
+        let computing = Computing::new(&self.graph.node, integers);
         let values = self.values_of(&computing);
         let taken = values.iter().filter_map(|value| ranges.get_key_value(value));
         let scales = self.scales(&taken.map(|(value, ends)| (value.clone(), *ends)).collect());
         let mut writing = Writing { foreign: self, scales, format, graph: GraphBuilder::default(), rounded: HashMap::new() };
         writing.write_scales()?;
-        for input in &old.input {
+        for input in &self.graph.input {
             writing.write_pair(&input.name);
         }
-        for node in &old.node {
+        for node in &self.graph.node {
             let mut written = node.clone();
             if is_layer(node) && computing.has(node) {
-                writing.write_weights(&mut written, &old.initializer)?;
+                writing.write_weights(&mut written)?;
             }
             for value in &mut written.input {
                 if let Some(name) = writing.rounded.get(value).filter(|_| computing.takes_rounded(node, value)) {
@@ -153,37 +167,40 @@ impl ForeignGraph {
             writing.graph.push(written);
             node.output.iter().for_each(|value| writing.write_pair(value));
         }
-        let graph = finished(old, writing.graph).map_err(|error| ExportError::Candle {
+        self.finished(writing.graph)
+    }
+
+    /// The file of new nodes and constants, and of the old constants those that are still used.
+    fn finished(&self, graph: GraphBuilder) -> Result<ForeignFile<'_>, ExportError> {
+        let (node, made) = graph.into_parts();
+        let used: HashSet<&String> = node.iter().flat_map(|node| &node.input).collect();
+        let (kept, gone): (Vec<_>, Vec<_>) =
+            self.graph.initializer.iter().partition(|constant| used.contains(&constant.name));
+        // Before ONNX 1.3 initializers were listed among the inputs.
+        let gone: HashSet<&String> = gone.into_iter().map(|constant| &constant.name).collect();
+        let input = self.graph.input.iter().filter(|input| !gone.contains(&input.name)).cloned().collect();
+        // Each is freed when it has become a message: else both would be in memory.
+        let made = made.into_iter().map(|constant| constant.to_message().map(Cow::Owned));
+        let constants = kept.into_iter().map(|constant| Ok(Cow::Borrowed(constant))).chain(made);
+        let constants = constants.collect::<std::io::Result<_>>().map_err(|error| ExportError::Candle {
             doing: "writing integers",
             source: candle_core::Error::wrap(error),
         })?;
-        Ok(ModelProto { graph: Some(graph), ..self.without_graph() })
-    }
-
-    /// What the file says beside its graph and its metadata.
-    fn without_graph(&self) -> ModelProto {
-        ModelProto {
-            ir_version: self.proto.ir_version,
-            opset_import: self.proto.opset_import.clone(),
-            producer_name: self.proto.producer_name.clone(),
-            producer_version: self.proto.producer_version.clone(),
-            domain: self.proto.domain.clone(),
-            model_version: self.proto.model_version,
-            doc_string: self.proto.doc_string.clone(),
-            ..ModelProto::default()
-        }
+        let (output, name) = (self.graph.output.clone(), self.graph.name.clone());
+        let graph = GraphProto { node, input, output, name, ..GraphProto::default() };
+        Ok(ForeignFile { header: self.header.clone(), graph, constants })
     }
 
     /// A scale for each value, and the value whose constants it shares.
     fn scales(&self, ranges: &Ranges) -> Scales {
         let mut scales = Scales::new();
         let own = |value: &str, (low, high): (f32, f32)| (value.to_owned(), ActivationScale::covering(low, high));
-        for input in self.proto.graph.iter().flat_map(|graph| &graph.input) {
+        for input in &self.graph.input {
             if let Some(&ends) = ranges.get(&input.name) {
                 scales.insert(input.name.clone(), own(&input.name, ends));
             }
         }
-        for node in nodes(&self.proto) {
+        for node in &self.graph.node {
             let Some((value, &ends)) = node.output.first().and_then(|value| ranges.get_key_value(value)) else {
                 continue;
             };
@@ -206,15 +223,10 @@ struct Writing<'a> {
 }
 
 impl Writing<'_> {
-    /// What the names of all that belongs to a value begin with.
-    fn marked(&self, value: &str) -> String {
-        format!("{value}{}", self.foreign.mark)
-    }
-
     fn write_scales(&mut self) -> Result<(), ExportError> {
         for (value, (owner, scale)) in &self.scales {
             if value == owner {
-                let name = self.marked(owner);
+                let name = self.foreign.marked(owner);
                 write_scale(&mut self.graph, &name, *scale, self.format)?;
             }
         }
@@ -224,7 +236,7 @@ impl Writing<'_> {
     /// A quantizer and a dequantizer behind a value that has a scale.
     fn write_pair(&mut self, value: &str) {
         let Some((owner, _)) = self.scales.get(value) else { return };
-        let (name, owner) = (self.marked(value), self.marked(owner));
+        let (name, owner) = (self.foreign.marked(value), self.foreign.marked(owner));
         let (scale, zero_point) = (format!("{owner}.scale"), format!("{owner}.zero_point"));
         let quantized = self.graph.named("QuantizeLinear", format!("{name}/quantize"), &[value, &scale, &zero_point]);
         let dequantized =
@@ -233,12 +245,12 @@ impl Writing<'_> {
     }
 
     /// Integers in the place of a layer's weights, and of its bias.
-    fn write_weights(&mut self, node: &mut NodeProto, constants: &[TensorProto]) -> Result<(), ExportError> {
+    fn write_weights(&mut self, node: &mut NodeProto) -> Result<(), ExportError> {
         let (Some(value), Some(made)) = (node.input.first(), node.output.first()) else { return Ok(()) };
         let Some((_, scale)) = self.scales.get(value) else { return Ok(()) };
-        let affine = affine(&self.foreign.path, node, constants)?;
-        let (name, input_scale) = (self.marked(made), scale.scale);
-        let (weight, bias) = write_affine(&mut self.graph, &name, affine, input_scale, self.format)?;
+        let affine = affine(&self.foreign.path, node, &self.foreign.graph.initializer)?;
+        let name = self.foreign.marked(made);
+        let (weight, bias) = write_affine(&mut self.graph, &name, affine, scale.scale, self.format)?;
         node.input = vec![value.clone(), weight, bias];
         if node.op_type == "Gemm" {
             node.attribute.retain(|attribute| attribute.name != "transB");
@@ -248,23 +260,18 @@ impl Writing<'_> {
     }
 }
 
-fn nodes(proto: &ModelProto) -> impl Iterator<Item = &NodeProto> {
-    proto.graph.iter().flat_map(|graph| &graph.node)
-}
-
-/// The new nodes and constants, and of the old constants those that are still used.
-fn finished(old: &GraphProto, graph: GraphBuilder) -> std::io::Result<GraphProto> {
-    let (node, constants) = graph.into_parts();
-    let constants = constants.iter().map(Initializer::to_message).collect::<std::io::Result<Vec<_>>>()?;
-    let used: HashSet<&String> = node.iter().flat_map(|node| &node.input).collect();
-    let kept = old.initializer.iter().filter(|tensor| used.contains(&tensor.name)).cloned();
-    // Before ONNX 1.3 initializers were listed among the inputs.
-    let gone: HashSet<&String> =
-        old.initializer.iter().map(|tensor| &tensor.name).filter(|name| !used.contains(name)).collect();
-    let input = old.input.iter().filter(|input| !gone.contains(&input.name)).cloned().collect();
-    let initializer = kept.chain(constants).collect();
-    let (output, name) = (old.output.clone(), old.name.clone());
-    Ok(GraphProto { node, initializer, input, output, name, ..GraphProto::default() })
+/// What a file says beside its graph and its metadata.
+fn header(proto: ModelProto) -> ModelProto {
+    ModelProto {
+        ir_version: proto.ir_version,
+        opset_import: proto.opset_import,
+        producer_name: proto.producer_name,
+        producer_version: proto.producer_version,
+        domain: proto.domain,
+        model_version: proto.model_version,
+        doc_string: proto.doc_string,
+        ..ModelProto::default()
+    }
 }
 
 /// Weights with an output in each row, and biases, of a convolution or a dense layer.

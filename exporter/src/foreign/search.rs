@@ -1,8 +1,7 @@
 use std::collections::BTreeMap;
 
-use candle_onnx::onnx::ModelProto;
 use models::ModelCard;
-use prost::Message;
+use runtime::Model;
 
 use super::{
     computing::Integers,
@@ -87,8 +86,11 @@ impl ForeignSearch<'_> {
         progress: &mut dyn Progress,
     ) -> Result<ForeignTrial, ExportError> {
         let options = self.options;
-        let proto = self.graph.quantized(self.ranges, Integers::AllBut(in_floats), options.integers)?;
-        let draft = Draft::of_bytes(&options.output, &proto.encode_to_vec())?;
+        let draft = {
+            // Gone before engines load the file.
+            let file = self.graph.quantized(self.ranges, Integers::AllBut(in_floats), options.integers)?;
+            Draft::of_bytes(&options.output, &file.encode()?)?
+        };
         let noted =
             |card: &ModelCard| draft.note(self.metadata.clone().into_iter().chain(card.to_metadata()).collect());
         let mut card = self.card.clone();
@@ -117,12 +119,18 @@ impl ForeignSearch<'_> {
     /// mean square of the outputs themselves.
     fn sensitivities(&self, progress: &mut dyn Progress) -> Result<Vec<(String, f64)>, ExportError> {
         progress.start("sensitivity", self.layers.len());
-        let exact = self.outputs(self.graph.proto())?;
+        let engine = ReferenceEngine {
+            source: self.graph.path(),
+            preprocess: &self.card.preprocess,
+            options: self.options,
+            doing: "comparing its layers in int8 and fp32",
+        };
+        let exact = self.outputs(engine, engine.open_source()?)?;
         let scale: f64 = exact.iter().map(|&value| f64::from(value).powi(2)).sum();
         let mut sensitivities = Vec::with_capacity(self.layers.len());
         for (layer, _) in self.layers {
-            let proto = self.graph.quantized(self.ranges, Integers::Only(layer), self.options.integers)?;
-            let found = self.outputs(&proto)?;
+            let file = self.graph.quantized(self.ranges, Integers::Only(layer), self.options.integers)?;
+            let found = self.outputs(engine, engine.open(&file)?)?;
             let error: f64 = exact.iter().zip(&found).map(|(exact, found)| f64::from(exact - found).powi(2)).sum();
             sensitivities.push((layer.clone(), (error / scale.max(f64::MIN_POSITIVE)).sqrt()));
             advance(progress, 1)?;
@@ -130,11 +138,8 @@ impl ForeignSearch<'_> {
         Ok(sensitivities)
     }
 
-    /// What a graph makes of the first calibration pictures, in the engine that the file is for.
-    fn outputs(&self, proto: &ModelProto) -> Result<Vec<f32>, ExportError> {
-        let (source, preprocess, options) = (self.graph.path(), &self.card.preprocess, self.options);
-        let engine = ReferenceEngine { source, preprocess, options, doing: "comparing its layers in int8 and fp32" };
-        let model = engine.open(proto)?;
+    /// What a graph makes of the first calibration pictures.
+    fn outputs(&self, engine: ReferenceEngine<'_>, model: Model) -> Result<Vec<f32>, ExportError> {
         let mut outputs = Vec::new();
         for picture in 0..self.calibration.len().min(COMPARED_PICTURES) {
             outputs.extend(engine.outputs(&model, self.calibration, picture)?);
