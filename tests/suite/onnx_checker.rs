@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use candle_onnx::onnx::ModelProto;
+use candle_onnx::onnx::{AttributeProto, ModelProto, attribute_proto::AttributeType};
 use exporter::{ExportOptions, Granularity, IntegerFormat, IntegerTypes, Operators, Opset, Scheme};
 use models::Family;
 use prost::Message;
@@ -89,35 +89,87 @@ fn every_scheme_head_and_opset_passes() -> Result<()> {
     Ok(())
 }
 
-/// Networks of torchvision's own code, as `torch.onnx` wrote them: fixtures/foreign.py.
+/// Pictures of three classes, beside a run that goes unused or is the file's.
+fn pictures() -> Result<TemporaryRun> {
+    let config = Config { architecture: Family::Vgg11, width: 0.02, head: HeadKind::Gap, ..Config::default() };
+    TemporaryRun::untrained(Config { image_size: ImageSize { height: 32, width: 32 }, ..config }, 3)
+}
+
+/// A network of torchvision's own code, as `torch.onnx` wrote it: fixtures/foreign.py.
+fn torchvision(network: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/foreign").join(format!("{network}.onnx"))
+}
+
+/// The report of a file that was quantized to `output` with no answer lost, every layer in int8 and ONNX Runtime
+/// multiplying nothing else.
+fn quantized(model: &Path, pictures: &TemporaryRun, output: &Path, flags: &[&str]) -> Result<serde_json::Value> {
+    let mut export = program("exporter")?;
+    export.arg(model).arg("--calibrate").arg(pictures.path("pictures")).arg("-o").arg(output);
+    export.args(["--threads", "1", "--format", "json", "--max-drop", "0", "--min-agreement", "1"]).args(flags);
+    let report = run(&mut export)?.with_code(0)?.json()?;
+    let engines = report["verification"]["engines"].as_array().context("engines")?;
+    assert_eq!(engines.len(), 2, "{report}");
+    for engine in engines {
+        let difference = engine["relative_difference"].as_f64().context("a difference")?;
+        ensure!(difference > 0.0 && difference < 0.1, "{engine}");
+        assert_eq!(engine["arithmetic"]["unknown"], 0, "{engine}");
+    }
+    let layers = report["layers"].as_array().context("layers")?;
+    ensure!(layers.iter().all(|layer| layer["precision"] == "int8"), "{report}");
+    let onnxruntime = &engines[1]["arithmetic"];
+    ensure!(onnxruntime["int8"].as_u64() > Some(0) && onnxruntime["fp32"] == 0, "{onnxruntime}");
+    Ok(report)
+}
+
 #[test]
 fn quantized_files_of_torchvision_pass() -> Result<()> {
-    let config = Config { architecture: Family::Vgg11, width: 0.02, head: HeadKind::Gap, ..Config::default() };
-    let pictures = TemporaryRun::untrained(Config { image_size: ImageSize { height: 32, width: 32 }, ..config }, 3)?;
+    let pictures = pictures()?;
     let mut files = Vec::new();
     for (network, layers, integers) in [("resnet", 13, &[][..]), ("vgg11_bn", 11, &["--integers", "s8s8"])] {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/foreign");
         let output = pictures.path(format!("{network}.onnx"));
-        let mut export = program("exporter")?;
-        export.arg(folder.join(format!("{network}.onnx"))).arg("--calibrate").arg(pictures.path("pictures"));
-        export.arg("-o").arg(&output).args(["--preset", "torchvision", "--threads", "1", "--format", "json"]);
-        export.args(["--max-drop", "0", "--min-agreement", "1"]).args(integers);
-        let report = run(&mut export)?.with_code(0)?.json()?;
-        let engines = report["verification"]["engines"].as_array().context("engines")?;
-        assert_eq!(engines.len(), 2, "{report}");
-        for engine in engines {
-            let difference = engine["relative_difference"].as_f64().context("a difference")?;
-            ensure!(difference > 0.0 && difference < 0.1, "{engine}");
-            assert_eq!(engine["arithmetic"]["unknown"], 0, "{engine}");
-        }
-        let in_int8 = |layer: &&serde_json::Value| layer["precision"] == "int8";
-        let found = report["layers"].as_array().context("layers")?;
-        assert_eq!((found.len(), found.iter().filter(in_int8).count()), (layers, layers), "{report}");
-        let onnxruntime = &engines[1]["arithmetic"];
-        ensure!(onnxruntime["int8"].as_u64() > Some(0) && onnxruntime["fp32"] == 0, "{onnxruntime}");
+        let flags = [&["--preset", "torchvision"], integers].concat();
+        let report = quantized(&torchvision(network), &pictures, &output, &flags)?;
+        assert_eq!(report["layers"].as_array().map(Vec::len), Some(layers), "{report}");
         files.push(output);
     }
     check(&files)?.with_code(0)?;
+    Ok(())
+}
+
+/// As Keras writes its networks: the mean is a `ReduceMean`. Not every exporter gives names to nodes.
+#[test]
+fn nodes_without_names_and_a_mean_of_another_operator_are_multiplied_in_int8() -> Result<()> {
+    let pictures = pictures()?;
+    let mut model = ModelProto::decode(fs::read(torchvision("resnet"))?.as_slice())?;
+    let nodes = &mut model.graph.as_mut().context("a graph")?.node;
+    nodes.iter_mut().for_each(|node| node.name.clear());
+    let pool = nodes.iter().position(|node| node.op_type == "GlobalAveragePool").context("a pool")?;
+    let flatten = nodes.remove(pool + 1);
+    assert_eq!(flatten.op_type, "Flatten");
+    let integers = |name: &str, ints: &[i64]| AttributeProto {
+        name: name.into(),
+        r#type: AttributeType::Ints as i32,
+        ints: ints.into(),
+        ..AttributeProto::default()
+    };
+    let keepdims = AttributeProto { name: "keepdims".into(), r#type: AttributeType::Int as i32, ..Default::default() };
+    nodes[pool].op_type = "ReduceMean".into();
+    nodes[pool].attribute = vec![integers("axes", &[2, 3]), keepdims];
+    nodes[pool].output = flatten.output;
+    let (file, output) = (pictures.path("nameless.onnx"), pictures.path("q.onnx"));
+    fs::write(&file, model.encode_to_vec())?;
+    quantized(&file, &pictures, &output, &["--preset", "torchvision"])?;
+    check(&[output])?.with_code(0)?;
+    Ok(())
+}
+
+#[test]
+fn a_quantized_file_of_this_project_passes() -> Result<()> {
+    let pictures = pictures()?;
+    let (file, output) = (pictures.export("a.onnx", None)?, pictures.path("b.onnx"));
+    quantized(&file, &pictures, &output, &[])?;
+    let shown = check(&[output])?.with_code(0)?;
+    ensure!(shown.stdout.contains("block1_conv1"), "{shown}");
     Ok(())
 }
 
