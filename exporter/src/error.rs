@@ -145,10 +145,10 @@ pub enum ExportError {
         known: Vec<&'static str>,
     },
     /// An engine fails on a graph that is made of another project's to look at it.
-    #[error("{engine} cannot compute the graph of {path} while {doing}; no file was written")]
+    #[error("{engine} cannot compute the graph of {} while {doing}; no file was written", path.display())]
     ForeignEngine {
         /// The ONNX file.
-        path: String,
+        path: PathBuf,
         /// The engine.
         engine: EngineChoice,
         /// What the graph is for.

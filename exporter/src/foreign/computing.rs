@@ -156,7 +156,11 @@ mod tests {
     fn what_a_layer_in_f32_makes_is_free_of_grids_up_to_the_next_layer() {
         let all = ["stem", "pooled", "a", "b", "sum", "mean", "features", "hidden", "answer"];
         assert_eq!(on_integers(&[]), all);
-        assert_eq!(on_integers(&["stem"]), ["a", "b", "hidden", "answer"], "a pool, and a sum of which one side is free");
+        assert_eq!(
+            on_integers(&["stem"]),
+            ["a", "b", "hidden", "answer"],
+            "a pool, and a sum of which one side is free"
+        );
         assert_eq!(on_integers(&["b"]), ["stem", "pooled", "a", "hidden", "answer"], "through normalisation and pools");
         assert_eq!(on_integers(&["a"]), ["stem", "pooled", "b", "sum", "mean", "features", "hidden", "answer"]);
     }
@@ -181,7 +185,8 @@ mod tests {
     fn a_layer_alone_on_integers_takes_no_other_operator_along() {
         let nodes = block();
         let computing = Computing::new(&nodes, Integers::Only("a"));
-        let made: Vec<_> = nodes.iter().filter(|node| computing.has(node)).map(|node| node.output[0].as_str()).collect();
+        let made: Vec<_> =
+            nodes.iter().filter(|node| computing.has(node)).map(|node| node.output[0].as_str()).collect();
         assert_eq!(made, ["a"]);
         assert_eq!(on_grids(&computing, &nodes), ["pooled", "a.relu"]);
     }

@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use models::Preprocess;
 use runtime::{EngineChoice, Model, ModelBuilder, RuntimeError};
 
@@ -8,7 +10,7 @@ use crate::{ExportError, ExportOptions, Target, draft::Draft, pictures::Inputs};
 #[derive(Clone, Copy)]
 pub(super) struct ReferenceEngine<'a> {
     /// The file that the graphs are made of.
-    pub(super) source: &'a str,
+    pub(super) source: &'a Path,
     pub(super) preprocess: &'a Preprocess,
     pub(super) options: &'a ExportOptions,
     /// What the graphs are for.
@@ -64,13 +66,16 @@ mod tests {
     #[test]
     fn an_engine_that_fails_on_a_graph_is_named_with_the_file_and_the_step() {
         let engine = ReferenceEngine {
-            source: "resnet.onnx",
+            source: Path::new("resnet.onnx"),
             preprocess: &Preset::Rescaling.preprocess(8, 8),
             options: &ExportOptions { target: Target::Tract, ..ExportOptions::new("q.onnx") },
             doing: "comparing layers",
         };
         let error = engine.open_source().err().expect("no such file");
         let text = error.to_string();
-        assert!(["resnet.onnx", "tract", "comparing layers", "no file"].iter().all(|part| text.contains(part)), "{text}");
+        assert!(
+            ["resnet.onnx", "tract", "comparing layers", "no file"].iter().all(|part| text.contains(part)),
+            "{text}"
+        );
     }
 }

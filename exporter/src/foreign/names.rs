@@ -68,7 +68,8 @@ mod tests {
 
     #[test]
     fn a_mark_is_in_no_name() {
-        let node = NodeProto { name: "conv/int8.weight".into(), output: vec!["a/int8_2/int8".into()], ..Default::default() };
+        let node =
+            NodeProto { name: "conv/int8.weight".into(), output: vec!["a/int8_2/int8".into()], ..Default::default() };
         let mut graph = GraphProto { node: vec![node], ..GraphProto::default() };
         assert_eq!(mark(&graph), "/int8_3");
         graph.node[0].output.clear();

@@ -1,8 +1,8 @@
 use std::slice;
 
 use candle_onnx::onnx::{
-    GraphProto, NodeProto, TypeProto, ValueInfoProto, tensor_proto::DataType,
-    tensor_shape_proto::Dimension, tensor_shape_proto::dimension::Value, type_proto,
+    GraphProto, NodeProto, TypeProto, ValueInfoProto, tensor_proto::DataType, tensor_shape_proto::Dimension,
+    tensor_shape_proto::dimension::Value, type_proto,
 };
 
 use super::{

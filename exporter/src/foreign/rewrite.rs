@@ -1,7 +1,7 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, HashMap, HashSet},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use candle_core::DType;
@@ -40,7 +40,7 @@ pub(super) struct ForeignGraph {
     /// What the file says beside it.
     header: ModelProto,
     graph: GraphProto,
-    path: String,
+    path: PathBuf,
     /// What new names have that no name of the graph has.
     mark: String,
 }
@@ -57,11 +57,11 @@ impl ForeignGraph {
         let mut graph = proto.graph.take().unwrap_or_default();
         dense::join(&mut graph);
         names::name_nodes(&mut graph);
-        let path = path.display().to_string();
+        let shown = path.display().to_string();
         let opset = proto.opset_import.iter().find(|set| set.domain.is_empty() || set.domain == "ai.onnx");
         let opset = opset.map_or(1, |set| set.version);
         if opset < LEAST_OPSET {
-            return Err(ExportError::ForeignOpset { path, found: opset, least: LEAST_OPSET });
+            return Err(ExportError::ForeignOpset { path: shown, found: opset, least: LEAST_OPSET });
         }
         let known = |node: &&NodeProto| {
             let operator = node.op_type.as_str();
@@ -71,14 +71,14 @@ impl ForeignGraph {
         if let Some(node) = graph.node.iter().find(|node| !known(node)) {
             let (node, operator) = (node.name.clone(), node.op_type.clone());
             let known = QUANTIZED.into_iter().chain(FLOAT).collect();
-            return Err(ExportError::ForeignOperator { path, node, operator, known });
+            return Err(ExportError::ForeignOperator { path: shown, node, operator, known });
         }
         let mark = names::mark(&graph);
-        Ok(Self { header: header(proto), graph, path, mark })
+        Ok(Self { header: header(proto), graph, path: path.to_owned(), mark })
     }
 
     /// Where it was read from.
-    pub(super) fn path(&self) -> &str {
+    pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -149,7 +149,8 @@ impl ForeignGraph {
         let values = self.values_of(&computing);
         let taken = values.iter().filter_map(|value| ranges.get_key_value(value));
         let scales = self.scales(&taken.map(|(value, ends)| (value.clone(), *ends)).collect());
-        let mut writing = Writing { foreign: self, scales, format, graph: GraphBuilder::default(), rounded: HashMap::new() };
+        let mut writing =
+            Writing { foreign: self, scales, format, graph: GraphBuilder::default(), rounded: HashMap::new() };
         writing.write_scales()?;
         for input in &self.graph.input {
             writing.write_pair(&input.name);
@@ -275,8 +276,9 @@ fn header(proto: ModelProto) -> ModelProto {
 }
 
 /// Weights with an output in each row, and biases, of a convolution or a dense layer.
-fn affine(path: &str, node: &NodeProto, constants: &[TensorProto]) -> Result<Affine, ExportError> {
-    let refused = |reason| ExportError::ForeignLayer { path: path.to_owned(), node: node.name.clone(), reason };
+fn affine(path: &Path, node: &NodeProto, constants: &[TensorProto]) -> Result<Affine, ExportError> {
+    let refused =
+        |reason| ExportError::ForeignLayer { path: path.display().to_string(), node: node.name.clone(), reason };
     let constant = |index: usize, reason| match node.input.get(index).filter(|name| !name.is_empty()) {
         None => Ok(None),
         Some(name) => {
