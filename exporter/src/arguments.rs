@@ -61,6 +61,11 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 512, value_name = "N", requires = "slim")]
     slim_pictures: usize,
 
+    /// Verification pictures that the slim file and the network are asked about under 32 distortions, such as other light, blur
+    /// and noise; 0 for none
+    #[arg(long, default_value_t = 16, value_name = "N", requires = "slim")]
+    robustness_pictures: usize,
+
     /// Version of ONNX's operators, 13 to 21
     #[arg(long, default_value_t, value_name = "N")]
     opset: Opset,
@@ -193,6 +198,7 @@ impl Args {
             output: self.output.clone(),
             slim: self.slim,
             slim_pictures: self.slim_pictures,
+            robustness_pictures: self.robustness_pictures,
             quantize: self.quantize,
             integers: IntegerFormat {
                 weight_bits: self.int8.weight_bits,

@@ -1,6 +1,6 @@
 use std::{io, path::PathBuf};
 
-use models::{DecodeError, NetworkError, PreprocessError, RunFolderError};
+use models::{DecodeError, NetworkError, PreprocessError, RunFolderError, distortion::ImageError};
 use runtime::{EngineChoice, RuntimeError};
 
 use crate::{ExportReport, ForeignReport, GateFailure};
@@ -230,6 +230,14 @@ pub enum ExportError {
         path: PathBuf,
         /// Why not.
         source: DecodeError,
+    },
+    /// A picture cannot be distorted.
+    #[error("cannot distort {}; --robustness-pictures 0 leaves distorted pictures out", path.display())]
+    Distort {
+        /// The picture.
+        path: PathBuf,
+        /// Why not.
+        source: ImageError,
     },
     /// A picture cannot be preprocessed.
     #[error("cannot preprocess {}", path.display())]

@@ -4,12 +4,13 @@ use candle_core::Device;
 use models::{Architecture, ModelCard, Network, Provenance, RunFolder, Sha256, Side, Split};
 
 use crate::{
-    ExportError, ExportOptions, ExportReport, LayerReport, Progress, Scheme, Slimming, SlimmingReport, TrialReport,
-    VerifyOn, Weights,
+    ExportError, ExportOptions, ExportReport, LayerReport, Progress, RobustnessReport, Scheme, Slimming,
+    SlimmingReport, TrialReport, VerifyOn, Weights,
     draft::Draft,
     folded::{Step, fold},
     pictures::{Inputs, Selection},
-    quantization::calibration::COMPARED_PICTURES,
+    quantization::calibration::{COMPARED_PICTURES, batch_size},
+    robustness::Distorted,
     search::{Found, Search},
     slimming::strength::{Slimmed, Slimmer},
     trial::{Trial, Workshop},
@@ -66,17 +67,27 @@ pub fn export_with_progress(
     };
     let card = ModelCard { metrics: Vec::new(), provenance, ..card };
     let files = Files { options, card, inputs: &inputs, expected: &expected, calibration: &calibration };
-    let (Found { trial, trials, sensitivities }, Written { architecture, slimming }) = match options.slim {
+    let (found, Written { architecture, slimming, robustness }) = match options.slim {
         None => {
             let found = files.search(&architecture, steps, None, progress)?;
-            (found, Written { architecture, slimming: None })
+            (found, Written { architecture, slimming: None, robustness: None })
         }
         Some(slim) => {
             let (fitted_on, held_out) = slimming_pictures;
             let slimmer = Slimmer::new(&architecture, &steps, &fitted_on, &held_out, progress)?;
-            files.slim(&slimmer, slim, progress)?
+            let (mut found, mut written) = files.slim(&slimmer, slim, progress)?;
+            if found.trial.held() {
+                let batch = batch_size(architecture.serving_activation_bytes());
+                let distorted = Distorted { teacher: &steps, options, inputs: &inputs, batch };
+                written.robustness = distorted.compare(found.trial.draft.path(), progress)?;
+            }
+            if let Some(robustness) = &written.robustness {
+                found.note_robustness(robustness)?;
+            }
+            (found, written)
         }
     };
+    let Found { trial, trials, sensitivities } = found;
     if let Some(folder) = &options.trials {
         trials::write(folder, &trials)?;
     }
@@ -99,6 +110,7 @@ pub fn export_with_progress(
         data_sha256,
         layers: if scheme.is_some() { layers } else { Vec::new() },
         slimming,
+        robustness,
         calibration,
         rounding,
         verification,
@@ -126,6 +138,8 @@ struct Files<'a> {
 struct Written {
     architecture: Architecture,
     slimming: Option<SlimmingReport>,
+    /// On distorted pictures, beside the network that it was made from.
+    robustness: Option<RobustnessReport>,
 }
 
 impl Files<'_> {
@@ -163,7 +177,7 @@ impl Files<'_> {
         let mut attempt = |ratio| {
             let Slimmed { steps, architecture, report } = slimmer.slim(ratio, progress)?;
             let found = self.search(&architecture, steps, Some(&report), progress)?;
-            Ok::<_, ExportError>((found, Written { architecture, slimming: Some(report) }))
+            Ok::<_, ExportError>((found, Written { architecture, slimming: Some(report), robustness: None }))
         };
         let (mut low, mut high) = match slim {
             Slimming::Ratio(ratio) => return attempt(ratio),
@@ -591,11 +605,30 @@ mod tests {
                 assert_eq!((record.pictures, record.agreement), (6, engine.agreeing));
                 assert_eq!((Some(record.lost), Some(record.won)), (engine.pictures_lost, engine.pictures_won));
                 assert_eq!(record.mcnemar, models::mcnemar(record.lost, record.won));
+                assert_robust(&run, &model, record);
                 drop(model);
                 export(&run, &options).expect("the same again");
                 assert_eq!(fs::read(&report.file).expect("a file"), once, "the same bytes");
             }
         }
+    }
+
+    /// The first row of the record is of pictures at half their brightness.
+    fn assert_robust(run: &RunFolder, model: &Model, record: &models::SlimmingRecord) {
+        assert_eq!((record.robustness.len(), record.robustness_pictures), (8, 6));
+        let split = run.split().expect("a split");
+        let right = split.side(Side::Validation).filter(|file| {
+            let bytes = fs::read(split.path(file)).expect("a file");
+            let picture = models::Picture::decode(&bytes).expect("a picture");
+            let dark = models::distortion::brightness(&picture, 0.5);
+            let mut input = vec![0.0; model.card().preprocess.output_len()];
+            model.card().preprocess.apply(&dark, &mut input).expect("a picture");
+            crate::verification::first_class(&model.logits(&input, 1).expect("an answer")) == file.label as usize
+        });
+        let row = &record.robustness[0];
+        assert_eq!((row.distortion.as_str(), row.strengths[0].as_str()), ("brightness", "×0.5"));
+        assert_eq!(row.slim[0], right.count(), "{row:?}");
+        assert!(row.teacher.iter().all(|&right| right <= 6), "{row:?}");
     }
 
     #[test]
@@ -607,10 +640,11 @@ mod tests {
             max_drop: 0.5,
             target: Target::Tract,
             trials: Some(folder.path().join("run/trials")),
+            robustness_pictures: 0,
             ..options(folder.path())
         };
         let report = export(&run, &options).expect("an export");
-        assert_eq!(report.trials.len(), AUTO_FILES, "{report}");
+        assert!(report.trials.len() == AUTO_FILES && report.robustness.is_none(), "{report}");
         let least = report.trials.iter().filter(|trial| trial.held).map(|trial| trial.bytes).min();
         assert_eq!(least, Some(report.bytes), "{report}");
         let chosen: Vec<_> = report.trials.iter().filter(|trial| trial.chosen).collect();

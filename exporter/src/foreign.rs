@@ -22,7 +22,7 @@ use serde::Serialize;
 
 use self::{
     computing::Integers,
-    engine::{ReferenceEngine, reference_engine},
+    engine::ReferenceEngine,
     observation::{Observed, Seen},
     rewrite::{ForeignGraph, Ranges},
     search::{ForeignSearch, ForeignTrial},
@@ -95,7 +95,7 @@ pub fn quantize_foreign(
     let entries = std::mem::take(&mut proto.metadata_props).into_iter();
     let metadata: BTreeMap<String, String> = entries.map(|entry| (entry.key, entry.value)).collect();
     let graph = ForeignGraph::new(&source.model, proto)?;
-    let mut builder = Model::builder().engine(reference_engine(options.target)).threads(options.threads);
+    let mut builder = Model::builder().engine(options.target.engine()).threads(options.threads);
     if let Some(preset) = source.preset {
         builder = builder.preset(preset);
     }

@@ -40,6 +40,7 @@ mod pictures;
 mod progress;
 mod quantization;
 mod report;
+mod robustness;
 mod scheme;
 mod search;
 mod slimming;
@@ -63,6 +64,7 @@ pub use quantization::{
     plan::LayerPrecision,
 };
 pub use report::{AbsentEngine, EngineVerification, ExportReport, LayerReport, Reference, TrialReport, Verification};
+pub use robustness::RobustnessReport;
 pub use scheme::{
     Calibration, Granularity, IntegerFormat, IntegerTypes, Operators, Preference, Refinement, Scheme, WeightBits,
 };

@@ -1,6 +1,7 @@
 use std::{fmt, path::PathBuf, str::FromStr};
 
 use clap::ValueEnum;
+use runtime::EngineChoice;
 use serde::{Deserialize, Serialize};
 
 use crate::{Calibration, ExportError, IntegerFormat, Preference, Refinement, Scheme, Slimming};
@@ -14,6 +15,9 @@ pub struct ExportOptions {
     pub slim: Option<Slimming>,
     /// How many pictures of the run's training side slimming looks at.
     pub slim_pictures: usize,
+    /// How many of the verification pictures the slim file and the network are asked about under each of many distortions,
+    /// at most.
+    pub robustness_pictures: usize,
     /// How the numbers are made smaller; f32 as trained where none.
     pub quantize: Option<Scheme>,
     /// How integers stand for numbers, in schemes that have them.
@@ -62,6 +66,7 @@ impl ExportOptions {
             output: output.into(),
             slim: None,
             slim_pictures: 512,
+            robustness_pictures: 16,
             quantize: None,
             integers: IntegerFormat::default(),
             calibration: Calibration::Auto,
@@ -120,6 +125,26 @@ pub enum Target {
     OrtCpu,
     /// ONNX Runtime on an NVIDIA GPU.
     OrtCuda,
+}
+
+impl Target {
+    /// The engine whose answers count; for any engine, the one that is always there.
+    pub fn engine(self) -> EngineChoice {
+        match self {
+            Self::Generic | Self::Tract => EngineChoice::Tract,
+            Self::OrtCpu => EngineChoice::Ort,
+            Self::OrtCuda => EngineChoice::OrtCuda,
+        }
+    }
+
+    /// What that engine is called where something went wrong.
+    pub(crate) fn engine_name(self) -> &'static str {
+        match self {
+            Self::Generic | Self::Tract => "tract",
+            Self::OrtCpu => "onnxruntime",
+            Self::OrtCuda => "onnxruntime cuda",
+        }
+    }
 }
 
 impl fmt::Display for Target {

@@ -4,7 +4,7 @@ use std::{
 };
 
 use candle_core::{Device, Tensor};
-use models::{Picture, Preprocess, Sha256, Side, Split, SplitFile};
+use models::{DecodeError, Picture, Preprocess, Sha256, Side, Split, SplitFile, distortion::ImageError};
 use rand_chacha::{
     ChaCha8Rng,
     rand_core::{Rng, SeedableRng},
@@ -32,6 +32,9 @@ struct File {
     label: u32,
     sha256: Sha256,
 }
+
+/// What makes another picture of a picture and its number.
+pub(crate) type Distort<'a> = dyn Fn(&Picture, u64) -> Result<Picture, ImageError> + Sync + 'a;
 
 /// Which pictures of one side of a split: as many of each class as can be, in the order of the split (which its seed
 /// shuffled).
@@ -109,30 +112,60 @@ impl Inputs {
     /// # Errors
     /// Where a file is gone, is another than the run saw, or is no picture.
     pub(crate) fn load(&self, range: Range<usize>) -> Result<Vec<f32>, ExportError> {
+        self.prepare(range, |index| match &self.source {
+            Source::Files { files, .. } => files[index].open(|bytes| Picture::decode_for(bytes, &self.preprocess)),
+            Source::Noise { .. } => Ok(self.noise_picture(index)),
+        })
+    }
+
+    /// The same of pictures that are distorted first, at their full size: by a function of the picture and its number.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), and where a picture cannot be distorted.
+    pub(crate) fn distorted(&self, range: Range<usize>, distort: &Distort<'_>) -> Result<Vec<f32>, ExportError> {
+        self.prepare(range, |index| {
+            let picture = match &self.source {
+                Source::Files { files, .. } => files[index].open(Picture::decode)?,
+                Source::Noise { .. } => self.noise_picture(index),
+            };
+            distort(&picture, index as u64).map_err(|source| ExportError::Distort { path: self.path(index), source })
+        })
+    }
+
+    fn prepare(
+        &self,
+        range: Range<usize>,
+        picture: impl Fn(usize) -> Result<Picture, ExportError> + Sync,
+    ) -> Result<Vec<f32>, ExportError> {
         let len = self.preprocess.output_len();
         let mut values = vec![0.0; range.len() * len];
         values.par_chunks_mut(len).zip(range).try_for_each(|(output, index)| {
-            let picture = match &self.source {
-                Source::Files { files, .. } => files[index].open(&self.preprocess)?,
-                Source::Noise { .. } => self.noise_picture(index),
-            };
-            let path = || match &self.source {
-                Source::Files { files, .. } => files[index].path.clone(),
-                Source::Noise { .. } => PathBuf::from("noise"),
-            };
+            let picture = picture(index)?;
             self.preprocess
                 .apply(&picture, output)
-                .map_err(|source| ExportError::Preprocess { path: path(), source })?;
+                .map_err(|source| ExportError::Preprocess { path: self.path(index), source })?;
             picture.recycle();
             Ok::<_, ExportError>(())
         })?;
         Ok(values)
     }
 
+    fn path(&self, index: usize) -> PathBuf {
+        match &self.source {
+            Source::Files { files, .. } => files[index].path.clone(),
+            Source::Noise { .. } => PathBuf::from("noise"),
+        }
+    }
+
     /// As [`load`](Self::load), as a tensor.
     pub(crate) fn tensor(&self, range: Range<usize>) -> Result<Tensor, ExportError> {
-        let shape = (range.len(), 3, self.preprocess.height, self.preprocess.width);
-        let values = self.load(range)?;
+        let pictures = range.len();
+        self.as_tensor(self.load(range)?, pictures)
+    }
+
+    /// Loaded pictures as a tensor.
+    pub(crate) fn as_tensor(&self, values: Vec<f32>, pictures: usize) -> Result<Tensor, ExportError> {
+        let shape = (pictures, 3, self.preprocess.height, self.preprocess.width);
         Tensor::from_vec(values, shape, &Device::Cpu)
             .map_err(|source| ExportError::Candle { doing: "taking in pictures", source })
     }
@@ -151,14 +184,13 @@ impl Inputs {
 }
 
 impl File {
-    fn open(&self, preprocess: &Preprocess) -> Result<Picture, ExportError> {
+    fn open(&self, decode: impl Fn(&[u8]) -> Result<Picture, DecodeError>) -> Result<Picture, ExportError> {
         let bytes =
             std::fs::read(&self.path).map_err(|source| ExportError::PictureGone { path: self.path.clone(), source })?;
         if Sha256::of(&bytes) != self.sha256 {
             return Err(ExportError::PictureChanged { path: self.path.clone() });
         }
-        Picture::decode_for(&bytes, preprocess)
-            .map_err(|source| ExportError::Decode { path: self.path.clone(), source })
+        decode(&bytes).map_err(|source| ExportError::Decode { path: self.path.clone(), source })
     }
 }
 

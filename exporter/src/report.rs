@@ -6,8 +6,8 @@ use models::{Metric, QuantizationCost, Sha256};
 use serde::Serialize;
 
 use crate::{
-    Arithmetic, CalibrationReport, LayerPrecision, RefinementReport, Scheme, SlimmingReport, Target, Tolerance,
-    Weights, quantization::plan::Plan,
+    Arithmetic, CalibrationReport, LayerPrecision, RefinementReport, RobustnessReport, Scheme, SlimmingReport, Target,
+    Tolerance, Weights, quantization::plan::Plan,
 };
 
 /// What was exported, and how the file compares with the network. Serialized, it is what
@@ -46,6 +46,8 @@ pub struct ExportReport {
     pub layers: Vec<LayerReport>,
     /// How the network was made smaller; null where it was not.
     pub slimming: Option<SlimmingReport>,
+    /// How the slim file does on distorted pictures, beside the network that it was made from; null where it was not asked.
+    pub robustness: Option<RobustnessReport>,
     /// What calibration saw and chose; null unless static int8.
     pub calibration: Option<CalibrationReport>,
     /// What rounding the weights of an output together did; null where it was not tried.

@@ -1,5 +1,5 @@
 use crate::{
-    ExportError, Preference, Progress, Scheme, TrialReport,
+    ExportError, Preference, Progress, RobustnessReport, Scheme, TrialReport,
     folded::Step,
     pictures::Inputs,
     quantization::{
@@ -32,6 +32,17 @@ pub(crate) struct Found {
     /// The error that each layer of the file's scheme leaves in the logits when it alone has its precision; only where
     /// it was needed.
     pub(crate) sensitivities: Vec<(String, f64)>,
+}
+
+impl Found {
+    /// Notes in the file how it does on distorted pictures.
+    pub(crate) fn note_robustness(&mut self, report: &RobustnessReport) -> Result<(), ExportError> {
+        self.trial.note_robustness(report)?;
+        if let Some(chosen) = self.trials.iter_mut().find(|trial| trial.chosen) {
+            chosen.bytes = self.trial.bytes;
+        }
+        Ok(())
+    }
 }
 
 impl<'a> Search<'a> {

@@ -2,7 +2,7 @@ use models::{Architecture, ModelCard, QuantizationRecord, SlimmingRecord, mcnema
 
 use crate::{
     CalibrationReport, ExportError, ExportOptions, GateFailure, Granularity, Operators, Progress, RefinementReport,
-    Scheme, SlimmingReport, TrialReport, Verification,
+    RobustnessReport, Scheme, SlimmingReport, TrialReport, Verification,
     arithmetic::Layers,
     draft::Draft,
     folded::Step,
@@ -44,6 +44,8 @@ pub(crate) struct Order<'a> {
 #[derive(Debug)]
 pub(crate) struct Trial {
     pub(crate) draft: Draft,
+    /// What the file says of itself.
+    card: ModelCard,
     pub(crate) scheme: Option<Scheme>,
     pub(crate) plan: Plan,
     pub(crate) slim_ratio: Option<f64>,
@@ -80,6 +82,16 @@ impl Trial {
     /// Milliseconds for a picture, in the engine that takes longest.
     pub(crate) fn latency_ms(&self) -> f64 {
         self.verification.engines.iter().filter_map(|engine| engine.latency_ms).fold(0.0, f64::max)
+    }
+
+    /// Notes in the file of a slim network how it does on distorted pictures.
+    pub(crate) fn note_robustness(&mut self, report: &RobustnessReport) -> Result<(), ExportError> {
+        if let Some(record) = &mut self.card.provenance.slimming {
+            record.robustness_pictures = report.pictures;
+            record.robustness.clone_from(&report.distortions);
+            self.bytes = self.draft.note(self.card.to_metadata())?;
+        }
+        Ok(())
     }
 
     /// What becomes of it in the report.
@@ -136,6 +148,7 @@ impl Workshop<'_> {
         let bytes = draft.note(card.to_metadata())?;
         Ok(Trial {
             draft,
+            card,
             scheme,
             plan: plan.clone(),
             slim_ratio: self.slimming.map(|slimming| slimming.ratio),
@@ -168,6 +181,7 @@ impl Workshop<'_> {
             agreement: engine.agreeing,
             data: verification.data.clone(),
             engine: engine.engine.clone(),
+            robustness_pictures: 0,
             robustness: Vec::new(),
         })
     }

@@ -141,7 +141,7 @@ impl Expected {
 }
 
 /// The index of the largest logit; the first of equals.
-fn first_class(row: &[f32]) -> usize {
+pub(crate) fn first_class(row: &[f32]) -> usize {
     let mut best = 0;
     for (class, logit) in row.iter().enumerate() {
         if *logit > row[best] {
@@ -182,9 +182,7 @@ impl Verifier<'_> {
         let mut absent = Vec::new();
         let engines = match self.target {
             Target::Generic => self.everywhere(&mut absent, progress)?,
-            Target::Tract => vec![self.run_in("tract", EngineChoice::Tract, progress)?],
-            Target::OrtCpu => vec![self.run_in("onnxruntime", EngineChoice::Ort, progress)?],
-            Target::OrtCuda => vec![self.run_in("onnxruntime cuda", EngineChoice::OrtCuda, progress)?],
+            target => vec![self.run_in(target.engine_name(), target.engine(), progress)?],
         };
         Ok(Verification {
             data: self.inputs.description().to_owned(),

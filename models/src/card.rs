@@ -221,6 +221,7 @@ mod tests {
             agreement: 149,
             data: "validation side of the run".into(),
             engine: "tract".into(),
+            robustness_pictures: 158,
             robustness: vec![crate::RobustnessRow {
                 distortion: "rotation".into(),
                 strengths: vec!["10°".into(), "30°".into()],

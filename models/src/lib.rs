@@ -9,6 +9,7 @@
 //! - [`RunFolder`]: the layout that the trainer writes and the exporter reads.
 //! - With feature `candle`: `Network`, the network itself, its `Precision`, `Adam`, `training_step`, `Checkpoint`,
 //!   `PretrainedFile` for other libraries' weights, and the operators with their gradients in `ops`.
+//! - With feature `distortion`: what light, lenses and hands do to pictures, at stated strengths.
 //!
 //! Architecture invariant: without features, there is no candle in this crate's dependency tree.
 //!
@@ -27,6 +28,8 @@ mod axis;
 mod card;
 mod classes;
 mod diagram;
+#[cfg(feature = "distortion")]
+pub mod distortion;
 #[cfg(feature = "draw")]
 pub mod draw;
 mod hash;

@@ -29,6 +29,9 @@ pub struct SlimmingRecord {
     pub data: String,
     /// What computed this network's answers: `candle cpu`, `tract`.
     pub engine: String,
+    /// How many pictures both were asked about distorted.
+    #[serde(default)]
+    pub robustness_pictures: usize,
     /// Both on distorted pictures; empty where that was not measured.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub robustness: Vec<RobustnessRow>,

@@ -38,6 +38,10 @@ fn the_numbers_are_those_of_the_file_in_every_engine() -> Result<()> {
         let record = &inspected["provenance"]["slimming"];
         assert_eq!(record["parameters"], report["slimming"]["parameters"], "{inspected}");
         assert_eq!(record["teacher"], report["weights_sha256"], "{inspected}");
+        let distorted = &report["robustness"]["distortions"];
+        ensure!(distorted.as_array().is_some_and(|rows| rows.len() == 8), "{report}");
+        assert_eq!(&record["robustness"], distorted, "{inspected}");
+        assert_eq!(record["robustness_pictures"], report["robustness"]["pictures"], "{inspected}");
     }
     Ok(())
 }

@@ -4,17 +4,17 @@ mod spec;
 
 use std::collections::BTreeMap;
 
-use models::Picture;
+use models::{
+    Picture,
+    distortion::{Distortion, Rectangle, Warp},
+};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 pub use spec::AugmentationError;
 
-use crate::{
-    chance::{self, Purpose},
-    distortion::{Distortion, Rectangle, Warp},
-};
+use crate::chance::{self, Purpose};
 
 /// How training pictures are varied: `none`, `default`, or a list such as `flip,rotate=15,mixup=0.2`.
 ///

@@ -16,7 +16,7 @@ use crate::{
     calibration::fit_temperature,
     data,
     fit::VALIDATION_DATA,
-    robustness::{DistortionResult, Robustness, StrengthResult, TRIALS},
+    robustness::{DistortionResult, Robustness, StrengthResult},
     subject::{LabelledPaths, Measuring, Subject},
 };
 
@@ -241,7 +241,7 @@ fn robustness(
     for trial in &TRIALS {
         let mut strengths = Vec::new();
         for &strength in trial.strengths {
-            let distort = |picture: &Picture, number| (trial.distort)(picture, strength, number);
+            let distort = |picture: &Picture, number| trial.apply(picture, strength, number);
             let answers = subject.answer_distorted(files, &distort, &mut |count| {
                 done += count;
                 observer.distorted(done, total);

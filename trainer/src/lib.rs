@@ -4,7 +4,6 @@
 //! - [`data`]: the split, exactly that of Keras's `image_dataset_from_directory`, and batches that are prepared while
 //!   the network works.
 //! - [`check`]: a look at the pictures before they are used.
-//! - [`distortion`]: what light, lenses and hands do to pictures, at stated strengths.
 //! - [`range_test`]: a look for a good learning rate before a run.
 //! - [`fit`]: a training run, watched by an [`Observer`], stopped by an [`Interrupt`], resumed to the same bits.
 //! - [`evaluate`], [`preview`], [`charts`]: a look at what went in and what came out.
@@ -48,7 +47,6 @@ mod comparison_page;
 mod config;
 pub mod data;
 mod device;
-pub mod distortion;
 mod evaluate;
 mod evaluation;
 mod evaluation_page;

@@ -3,8 +3,9 @@ use anyhow::Result;
 use crate::{process, test, workspace::Workspace};
 
 /// Feature sets that no other step compiles. CUDA is left out: `check-cuda` compiles the engines once more for it.
-const FEATURE_SETS: [(&str, &[&str]); 6] = [
+const FEATURE_SETS: [(&str, &[&str]); 7] = [
     ("models", &[]),
+    ("models", &["distortion"]),
     ("models", &["draw"]),
     ("runtime", &[]),
     ("runtime", &["tract"]),

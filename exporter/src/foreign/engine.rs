@@ -1,10 +1,10 @@
 use std::path::Path;
 
 use models::Preprocess;
-use runtime::{EngineChoice, Model, ModelBuilder, RuntimeError};
+use runtime::{Model, ModelBuilder, RuntimeError};
 
 use super::file::ForeignFile;
-use crate::{ExportError, ExportOptions, Target, draft::Draft, pictures::Inputs};
+use crate::{ExportError, ExportOptions, draft::Draft, pictures::Inputs};
 
 /// The engine whose answers are to be kept, for graphs that are only looked at.
 #[derive(Clone, Copy)]
@@ -15,15 +15,6 @@ pub(super) struct ReferenceEngine<'a> {
     pub(super) options: &'a ExportOptions,
     /// What the graphs are for.
     pub(super) doing: &'static str,
-}
-
-/// The engine whose answers a file for that target is to keep.
-pub(super) fn reference_engine(target: Target) -> EngineChoice {
-    match target {
-        Target::Generic | Target::Tract => EngineChoice::Tract,
-        Target::OrtCpu => EngineChoice::Ort,
-        Target::OrtCuda => EngineChoice::OrtCuda,
-    }
 }
 
 impl ReferenceEngine<'_> {
@@ -40,7 +31,7 @@ impl ReferenceEngine<'_> {
     }
 
     fn builder(&self) -> ModelBuilder {
-        let engine = reference_engine(self.options.target);
+        let engine = self.options.target.engine();
         Model::builder().engine(engine).threads(self.options.threads).preprocess(self.preprocess.clone())
     }
 
@@ -51,7 +42,7 @@ impl ReferenceEngine<'_> {
     }
 
     fn failed(&self, source: RuntimeError) -> ExportError {
-        let engine = reference_engine(self.options.target);
+        let engine = self.options.target.engine();
         let (path, doing) = (self.source.to_owned(), self.doing);
         ExportError::ForeignEngine { path, engine, doing, source: Box::new(source) }
     }
@@ -62,6 +53,7 @@ mod tests {
     use models::Preset;
 
     use super::*;
+    use crate::Target;
 
     #[test]
     fn an_engine_that_fails_on_a_graph_is_named_with_the_file_and_the_step() {

@@ -6,7 +6,8 @@ use comfy_table::{CellAlignment, Table, presets};
 
 use super::{EngineVerification, ExportReport, TrialReport, Verification};
 use crate::{
-    CalibrationReport, FactorisedLayer, ForeignReport, LayerPrecision, RefinementReport, Scheme, SlimmingReport,
+    CalibrationReport, FactorisedLayer, ForeignReport, LayerPrecision, RefinementReport, RobustnessReport, Scheme,
+    SlimmingReport,
 };
 
 impl fmt::Display for ExportReport {
@@ -35,6 +36,15 @@ impl fmt::Display for ExportReport {
         writeln!(formatter, "compared with the network on {pictures} pictures ({data})")?;
         write!(formatter, "{}", engines_table(&self.verification))?;
         write_arithmetic(formatter, engines, self.weight_bits.is_some())?;
+        if let Some(robustness) = &self.robustness {
+            let [before, now] = robustness.mean_accuracy().map(|share| percent(Some(share)));
+            let RobustnessReport { pictures, engine, distortions } = robustness;
+            let strengths: usize = distortions.iter().map(|row| row.strengths.len()).sum();
+            write!(
+                formatter,
+                "\n{now} right on {pictures} pictures under {strengths} distortions in {engine}, the network {before}"
+            )?;
+        }
         for engine in absent {
             write!(formatter, "\nnot compared: {}: {}", engine.engine, engine.reason)?;
         }

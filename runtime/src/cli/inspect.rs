@@ -126,7 +126,8 @@ fn slimming_lines(record: &SlimmingRecord) -> Vec<(&'static str, String)> {
         let right = strengths.iter().zip(teacher.iter().zip(slim));
         let right: Vec<_> =
             right.map(|(strength, (teacher, slim))| format!("{strength} {slim} right (before {teacher})")).collect();
-        lines.push(("distorted", format!("{distortion}: {}", right.join(", "))));
+        let pictures = record.robustness_pictures;
+        lines.push(("distorted", format!("{distortion}, {pictures} pictures: {}", right.join(", "))));
     }
     lines
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use exporter::{EngineVerification, ExportOptions, ExportReport, IntegerFormat, Target, WeightBits, export};
 use models::{Interval, RunFolder, mcnemar};
-use runtime::{EngineChoice, Model};
+use runtime::Model;
 
 use super::{FileReport, SlimError, SlimSettings};
 use crate::{
@@ -79,12 +79,7 @@ pub(super) fn judge(
     teacher: &Answers,
 ) -> Result<FileReport, SlimError> {
     let failed = |source| SlimError::serve(file, source);
-    let choice = match report.target {
-        Target::Tract | Target::Generic => EngineChoice::Tract,
-        Target::OrtCpu => EngineChoice::Ort,
-        Target::OrtCuda => EngineChoice::OrtCuda,
-    };
-    let model = Model::builder().engine(choice).threads(1).open(file).map_err(failed)?;
+    let model = Model::builder().engine(report.target.engine()).threads(1).open(file).map_err(failed)?;
     let (mut correct, mut lost, mut won, mut agreement) = (0, 0, 0, 0);
     for ((path, label), expected) in pictures.iter().zip(teacher.classes()) {
         let read = |source| EvaluationError::from(DataError::Read { path: path.clone(), source });

@@ -175,6 +175,7 @@ impl Search<'_> {
             agreement: student.file.agreement,
             data: VALIDATION_DATA.to_owned(),
             engine: student.file.engine.clone(),
+            robustness_pictures: student.file.pictures,
             robustness: teacher.robustness.as_ref().zip(student.robustness.as_ref()).map(rows).unwrap_or_default(),
         }
     }

@@ -12,9 +12,12 @@ mod cut;
 mod flip;
 mod jpeg;
 mod noise;
+mod trial;
 mod warp;
 
-use models::Picture;
+pub use image::ImageError;
+
+use crate::Picture;
 
 pub use blur::blur;
 pub use colour::{brightness, contrast, hue, saturation, white_balance};
@@ -22,6 +25,7 @@ pub use cut::{Rectangle, crop, cutout};
 pub use flip::{flip_horizontal, flip_vertical};
 pub use jpeg::jpeg;
 pub use noise::noise;
+pub use trial::{TRIALS, Trial};
 pub use warp::{Warp, warp};
 
 /// One distortion of a stated strength.

@@ -1,4 +1,4 @@
-use models::Picture;
+use crate::Picture;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;

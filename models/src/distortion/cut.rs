@@ -1,4 +1,4 @@
-use models::Picture;
+use crate::Picture;
 
 /// A part of a picture, in whole pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

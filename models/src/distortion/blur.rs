@@ -1,4 +1,4 @@
-use models::Picture;
+use crate::Picture;
 
 use super::{level, mirrored};
 

@@ -1,4 +1,4 @@
-use models::Picture;
+use crate::Picture;
 
 /// Left and right change places.
 pub fn flip_horizontal(picture: &Picture) -> Picture {

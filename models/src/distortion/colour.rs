@@ -1,6 +1,6 @@
 use std::array;
 
-use models::Picture;
+use crate::Picture;
 
 use super::{level, pixelwise};
 
