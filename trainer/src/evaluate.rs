@@ -5,7 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use models::{ClassFolders, ModelCard, NetworkError, Picture, RunFolder, RunFolderError, Sha256, Side, Split};
+use models::{
+    ClassFolders, ModelCard, NetworkError, Picture, RunFolder, RunFolderError, Sha256, Side, Split, distortion::TRIALS,
+};
 use rayon::prelude::*;
 
 use crate::{
