@@ -48,6 +48,8 @@ impl Bands {
         let fits = is_single(first) && is_single(second) && !first.pooled && second.pooled;
         // The input is rounded in the place of what the first one gives.
         let fits = fits && first.shape.in_channels <= first.shape.out_channels;
+        // Of a single column nothing is left behind the pooling.
+        let fits = fits && first.shape.width > 1;
         if !fits || first.output_len(1, first.form_to(second)) < LEAST.max(room) {
             return None;
         }
@@ -206,5 +208,7 @@ mod tests {
         assert_eq!(Bands::of(pair, 1000), None, "no band is so low");
         let (first, second) = convolutions(Shape { height: 32, width: 32, ..shape });
         assert_eq!(Bands::of(Pair { grid: None, first: &first, second: &second }, 0), None, "it would save little");
+        let (first, second) = convolutions(Shape { height: 1 << 15, width: 1, ..shape });
+        assert_eq!(Bands::of(Pair { grid: None, first: &first, second: &second }, 1 << 20), None, "no row is left");
     }
 }
