@@ -4,8 +4,8 @@ use candle_core::Device;
 use models::{Architecture, ModelCard, Network, Provenance, RunFolder, Sha256, Side, Split};
 
 use crate::{
-    ExportError, ExportOptions, ExportReport, LayerReport, Progress, RobustnessReport, Scheme, Slimming,
-    SlimmingReport, TrialReport, VerifyOn, Weights,
+    ExportError, ExportOptions, ExportReport, LayerReport, Progress, Scheme, Slimming, SlimmingReport, TrialReport,
+    VerifyOn, Weights,
     draft::Draft,
     folded::{Step, fold},
     pictures::{Inputs, Selection},
@@ -67,24 +67,25 @@ pub fn export_with_progress(
     };
     let card = ModelCard { metrics: Vec::new(), provenance, ..card };
     let files = Files { options, card, inputs: &inputs, expected: &expected, calibration: &calibration };
-    let (found, Written { architecture, slimming, robustness }) = match options.slim {
+    let (found, Written { architecture, slimming }, robustness) = match options.slim {
         None => {
             let found = files.search(&architecture, steps, None, progress)?;
-            (found, Written { architecture, slimming: None, robustness: None })
+            (found, Written { architecture, slimming: None }, None)
         }
         Some(slim) => {
             let (fitted_on, held_out) = slimming_pictures;
             let slimmer = Slimmer::new(&architecture, &steps, &fitted_on, &held_out, progress)?;
-            let (mut found, mut written) = files.slim(&slimmer, slim, progress)?;
+            let (mut found, written) = files.slim(&slimmer, slim, progress)?;
+            let mut robustness = None;
             if found.trial.held() {
                 let batch = batch_size(architecture.serving_activation_bytes());
                 let distorted = Distorted { teacher: &steps, options, inputs: &inputs, batch };
-                written.robustness = distorted.compare(found.trial.draft.path(), progress)?;
+                robustness = distorted.compare(found.trial.draft.path(), progress)?;
             }
-            if let Some(robustness) = &written.robustness {
+            if let Some(robustness) = &robustness {
                 found.note_robustness(robustness)?;
             }
-            (found, written)
+            (found, written, robustness)
         }
     };
     let Found { trial, trials, sensitivities } = found;
@@ -138,8 +139,6 @@ struct Files<'a> {
 struct Written {
     architecture: Architecture,
     slimming: Option<SlimmingReport>,
-    /// On distorted pictures, beside the network that it was made from.
-    robustness: Option<RobustnessReport>,
 }
 
 impl Files<'_> {
@@ -177,7 +176,7 @@ impl Files<'_> {
         let mut attempt = |ratio| {
             let Slimmed { steps, architecture, report } = slimmer.slim(ratio, progress)?;
             let found = self.search(&architecture, steps, Some(&report), progress)?;
-            Ok::<_, ExportError>((found, Written { architecture, slimming: Some(report), robustness: None }))
+            Ok::<_, ExportError>((found, Written { architecture, slimming: Some(report) }))
         };
         let (mut low, mut high) = match slim {
             Slimming::Ratio(ratio) => return attempt(ratio),
@@ -290,7 +289,7 @@ impl Source {
     /// the run's pictures are gone.
     fn calibration_inputs(&self, options: &ExportOptions) -> Result<Inputs, ExportError> {
         let preprocess = &self.card.preprocess;
-        let calibrates = matches!(options.quantize, Some(Scheme::Int8 | Scheme::Int8DenseInt4 | Scheme::Auto));
+        let calibrates = options.quantize.is_some_and(Scheme::calibrates);
         if options.verify_on == VerifyOn::Noise && !calibrates {
             return Ok(Inputs::noise(COMPARED_PICTURES, preprocess));
         }

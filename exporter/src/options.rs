@@ -91,7 +91,7 @@ impl ExportOptions {
 
     /// Refuses what was asked for and would change nothing.
     pub(crate) fn check(&self) -> Result<(), ExportError> {
-        let is_static = matches!(self.quantize, Some(Scheme::Int8 | Scheme::Int8DenseInt4 | Scheme::Auto));
+        let is_static = self.quantize.is_some_and(Scheme::calibrates);
         let has_int8_weights = !matches!(self.quantize, None | Some(Scheme::Fp16 | Scheme::WeightOnlyDenseInt4));
         let (statically, weights) =
             ("static int8 (--quantize int8)", "a scheme with weights of 8 bits (--quantize int8)");

@@ -10,7 +10,7 @@ use crate::{
     forward::forward,
     pictures::{Inputs, batches_of},
     progress::advance,
-    verification::first_class,
+    verification::right_answers,
 };
 
 /// How a slim file does on distorted pictures, beside the network that it was made from.
@@ -75,8 +75,10 @@ impl Distorted<'_> {
                     let labels = &labels[range.clone()];
                     let input =
                         self.inputs.distorted(range, &|picture, number| trial.apply(picture, strength, number))?;
-                    slim += right(&model.logits(&input, labels.len()).map_err(failed)?, labels);
-                    teacher += right(&self.teacher_logits(input, labels.len())?, labels);
+                    let answers = model.logits(&input, labels.len()).map_err(failed)?;
+                    slim += right_answers(&answers, model.classes(), labels);
+                    let answers = self.teacher_logits(input, labels.len())?;
+                    teacher += right_answers(&answers, model.classes(), labels);
                     advance(progress, labels.len())?;
                 }
                 row.teacher.push(teacher);
@@ -93,10 +95,4 @@ impl Distorted<'_> {
             .and_then(|logits| logits.flatten_all()?.to_vec1())
             .map_err(|source| ExportError::Candle { doing: "answering to distorted pictures", source })
     }
-}
-
-/// Right answers among logits, `[labels.len(), classes]`.
-fn right(logits: &[f32], labels: &[usize]) -> usize {
-    let rows = logits.chunks(logits.len() / labels.len().max(1)).zip(labels);
-    rows.filter(|(row, label)| first_class(row) == **label).count()
 }

@@ -40,6 +40,11 @@ impl Scheme {
         Self::Fp16,
     ];
 
+    /// Whether it, or one that it tries, has ranges of activations that pictures decide.
+    pub(crate) fn calibrates(self) -> bool {
+        matches!(self, Self::Int8 | Self::Int8DenseInt4 | Self::Auto)
+    }
+
     /// How many bits of a weight are used, where weights are integers.
     pub(crate) fn weight_bits(self, format: IntegerFormat) -> Option<u8> {
         match self {

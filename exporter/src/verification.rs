@@ -83,8 +83,7 @@ impl Expected {
     }
 
     fn correct(&self, logits: &[f32]) -> Option<usize> {
-        let rows = self.labels.as_ref()?.iter().zip(logits.chunks(self.classes));
-        Some(rows.filter(|(label, row)| first_class(row) == **label).count())
+        Some(right_answers(logits, self.classes, self.labels.as_ref()?))
     }
 
     /// Pictures that only the network, and those that only the other answers rightly.
@@ -138,6 +137,11 @@ impl Expected {
         verification.held = demand.failures(&verification).is_empty();
         verification
     }
+}
+
+/// How many rows of logits, `[pictures, classes]`, are largest at their label.
+pub(crate) fn right_answers(logits: &[f32], classes: usize, labels: &[usize]) -> usize {
+    logits.chunks(classes).zip(labels).filter(|(row, label)| first_class(row) == **label).count()
 }
 
 /// The index of the largest logit; the first of equals.

@@ -15,14 +15,13 @@ mod noise;
 mod trial;
 mod warp;
 
-pub use image::ImageError;
-
 use crate::Picture;
 
 pub use blur::blur;
 pub use colour::{brightness, contrast, hue, saturation, white_balance};
 pub use cut::{Rectangle, crop, cutout};
 pub use flip::{flip_horizontal, flip_vertical};
+pub use image::ImageError;
 pub use jpeg::jpeg;
 pub use noise::noise;
 pub use trial::{TRIALS, Trial};

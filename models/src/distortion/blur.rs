@@ -1,6 +1,5 @@
-use crate::Picture;
-
 use super::{level, mirrored};
+use crate::Picture;
 
 /// Where the Gaussian is cut, in deviations.
 const REACH: f32 = 4.0;

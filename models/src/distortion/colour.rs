@@ -1,8 +1,7 @@
 use std::array;
 
-use crate::Picture;
-
 use super::{level, pixelwise};
+use crate::Picture;
 
 /// Every sample times a factor, as torchvision's `adjust_brightness` and Pillow's `ImageEnhance.Brightness` have it.
 pub fn brightness(picture: &Picture, factor: f32) -> Picture {

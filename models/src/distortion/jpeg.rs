@@ -1,5 +1,6 @@
-use crate::Picture;
 use image::{ExtendedColorType, ImageError, codecs::jpeg::JpegEncoder};
+
+use crate::Picture;
 
 /// What is left of a picture that was stored as a JPEG of a quality from 1 to 100: with the quantization tables of the
 /// specification's annex K, as libjpeg scales them, and without chroma subsampling.

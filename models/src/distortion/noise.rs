@@ -1,9 +1,9 @@
-use crate::Picture;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 
 use super::level;
+use crate::Picture;
 
 /// Gaussian noise of its own in every sample, as a sensor in little light gives it.
 pub fn noise(picture: &Picture, deviation: f32, seed: u64) -> Picture {

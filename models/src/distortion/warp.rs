@@ -1,6 +1,5 @@
-use crate::Picture;
-
 use super::{level, mirrored};
+use crate::Picture;
 
 /// A rotation, an enlargement and a shift, all about the middle of the picture.
 #[derive(Clone, Copy, Debug, PartialEq)]
